@@ -1,0 +1,1 @@
+//! The control protocol between batonctl and the primary.

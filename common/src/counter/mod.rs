@@ -1,0 +1,190 @@
+//! Counters: defined once (name, unit, help, code), shared between processes, and only ever adding.
+
+mod block;
+
+pub use block::CounterBlock;
+
+macro_rules! counters {
+    ($($(#[doc = $help:literal])+ $variant:ident = $code:literal, $name:literal, $unit:literal;)+) => {
+        /// A counter. The number is its position in a [`CounterBlock`] and never given to another counter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        pub enum Counter {
+            $($(#[doc = $help])+ $variant = $code,)+
+        }
+
+        impl Counter {
+            /// Every counter, in the order of definition.
+            pub const ALL: &[Counter] = &[$(Counter::$variant),+];
+
+            /// Its name, as shown to people and scraped by machines.
+            pub const fn name(self) -> &'static str {
+                match self { $(Counter::$variant => $name,)+ }
+            }
+
+            /// What is counted.
+            pub const fn unit(self) -> &'static str {
+                match self { $(Counter::$variant => $unit,)+ }
+            }
+
+            /// What it means, for the operator.
+            pub const fn help(self) -> &'static str {
+                match self { $(Counter::$variant => concat!($($help),+),)+ }
+            }
+        }
+
+        const _: () = { $(assert!(($code as usize) < block::COUNTERS_MAX);)+ };
+    };
+}
+
+counters! {
+    /// Frames taken from the port's receive queues.
+    RxPackets = 0, "rx_packets", "packets";
+    /// Bytes of those frames.
+    RxBytes = 1, "rx_bytes", "bytes";
+    /// Frames that the port took for transmission.
+    TxPackets = 2, "tx_packets", "packets";
+    /// Bytes of those frames.
+    TxBytes = 3, "tx_bytes", "bytes";
+    /// Frames given to the kernel through the punt interface.
+    Punted = 4, "punted", "packets";
+    /// Frames from the kernel, sent out on the port.
+    PuntTx = 5, "punt_tx", "packets";
+    /// Frames handed to another worker.
+    HandoffOut = 6, "handoff_out", "packets";
+    /// Frames taken over from another worker.
+    HandoffIn = 7, "handoff_in", "packets";
+    /// Sync datagrams that a worker received and passed to the secondary.
+    SyncHandoff = 8, "sync_handoff", "packets";
+    /// Datagrams of the secondary that a worker sent on its behalf.
+    SyncTxOnBehalf = 9, "sync_tx_on_behalf", "packets";
+    /// Packets forwarded through a session of the worker's own table.
+    LocalHits = 10, "local_hits", "packets";
+    /// Packets forwarded through a session that another node reported.
+    RemoteHits = 11, "remote_hits", "packets";
+    /// Sessions created.
+    SessionsCreated = 12, "sessions_created", "sessions";
+    /// Sessions that ended: closed, reset or idle for too long.
+    SessionsExpired = 13, "sessions_expired", "sessions";
+    /// Lookups that gave up after the bound on retries and were taken for a miss.
+    LookupContended = 14, "lookup_contended", "lookups";
+    /// Events put into the ring to the secondary.
+    EventsSent = 15, "events_sent", "events";
+    /// Events that found the ring full; their range was marked for sending again.
+    EventsDeferred = 16, "events_deferred", "events";
+    /// Polls of the receive queue that found nothing.
+    EmptyPolls = 17, "empty_polls", "polls";
+
+    /// Frame shorter than its headers say, or than the shortest that can be valid.
+    DropMalformed = 32, "drop_malformed", "packets";
+    /// IPv4 header checksum wrong.
+    DropIpChecksum = 33, "drop_ip_checksum", "packets";
+    /// TTL or hop limit used up.
+    DropTtlExpired = 34, "drop_ttl_expired", "packets";
+    /// IP fragment to a VIP or a local address: its ports cannot be known.
+    DropFragment = 35, "drop_fragment", "packets";
+    /// Packet to a VIP's address but to no service's port.
+    DropNoService = 36, "drop_no_service", "packets";
+    /// TCP packet that opens no connection and belongs to no session.
+    DropNoSession = 37, "drop_no_session", "packets";
+    /// No real server with a weight above zero.
+    DropNoRealServer = 38, "drop_no_real_server", "packets";
+    /// No free local port towards the chosen real server.
+    DropNoLocalPort = 39, "drop_no_local_port", "packets";
+    /// The local table is full.
+    DropTableFull = 40, "drop_table_full", "packets";
+    /// The next hop's link-layer address is not known yet; it was asked for.
+    DropNoNeighbour = 41, "drop_no_neighbour", "packets";
+    /// No route to the destination.
+    DropNoRoute = 42, "drop_no_route", "packets";
+    /// The port's transmit queue is full.
+    DropTxFull = 43, "drop_tx_full", "packets";
+    /// The ring to the other worker is full.
+    DropHandoffFull = 44, "drop_handoff_full", "packets";
+    /// The ring to the kernel's interface is full.
+    DropPuntFull = 45, "drop_punt_full", "packets";
+    /// The ring to the secondary is full, or the datagram does not fit its slot.
+    DropSyncRingFull = 46, "drop_sync_ring_full", "packets";
+    /// No packet buffer was free.
+    DropNoBuffer = 47, "drop_no_buffer", "packets";
+    /// The kernel's interface did not take the frame.
+    DropPuntError = 48, "drop_punt_error", "packets";
+    /// Frame for another link-layer address.
+    DropNotForUs = 49, "drop_not_for_us", "packets";
+    /// Packet larger than the port's MTU.
+    DropTooBig = 50, "drop_too_big", "packets";
+
+    /// Sync datagrams sent, one count a peer.
+    SyncTxDatagrams = 64, "sync_tx_datagrams", "datagrams";
+    /// Bytes of those datagrams, UDP payload.
+    SyncTxBytes = 65, "sync_tx_bytes", "bytes";
+    /// Upsert records sent, one count a record however many peers.
+    SyncTxUpserts = 66, "sync_tx_upserts", "records";
+    /// Delete records sent.
+    SyncTxDeletes = 67, "sync_tx_deletes", "records";
+    /// Refresh records sent.
+    SyncTxRefreshes = 68, "sync_tx_refreshes", "records";
+    /// Datagrams not sent because the transmit queue or ring was full.
+    SyncTxFull = 69, "sync_tx_full", "datagrams";
+    /// Datagrams not sent because the peer's link-layer address was not known yet.
+    SyncTxNoNeighbour = 70, "sync_tx_no_neighbour", "datagrams";
+    /// Sync datagrams received, valid or not.
+    SyncRxDatagrams = 71, "sync_rx_datagrams", "datagrams";
+    /// Bytes of those datagrams, UDP payload.
+    SyncRxBytes = 72, "sync_rx_bytes", "bytes";
+    /// Upsert records applied.
+    SyncRxUpserts = 73, "sync_rx_upserts", "records";
+    /// Delete records applied.
+    SyncRxDeletes = 74, "sync_rx_deletes", "records";
+    /// Refresh records applied.
+    SyncRxRefreshes = 75, "sync_rx_refreshes", "records";
+    /// Sequence numbers that were skipped: datagrams lost, or late.
+    SyncRxGaps = 76, "sync_rx_gaps", "datagrams";
+    /// Datagrams that came after a later one of their stream.
+    SyncRxLate = 77, "sync_rx_late", "datagrams";
+    /// Event ring slots whose contents made no sense.
+    EventsInvalid = 78, "events_invalid", "events";
+    /// Ranges of a local table that were sent again because the event ring had been full.
+    RangesResent = 79, "ranges_resent", "ranges";
+    /// Remote sessions removed because nothing was heard of them for too long.
+    RemoteExpired = 80, "remote_expired", "sessions";
+    /// Frames on the secondary's queue that are no sync datagrams.
+    SyncRxForeign = 81, "sync_rx_foreign", "packets";
+
+    /// Datagram shorter than its header.
+    SyncRejectTruncated = 96, "sync_reject_truncated", "datagrams";
+    /// Magic number wrong.
+    SyncRejectMagic = 97, "sync_reject_magic", "datagrams";
+    /// Protocol version not spoken here.
+    SyncRejectVersion = 98, "sync_reject_version", "datagrams";
+    /// Datagram of another cluster.
+    SyncRejectCluster = 99, "sync_reject_cluster", "datagrams";
+    /// Sender is no member, or its address is not the member's.
+    SyncRejectMember = 100, "sync_reject_member", "datagrams";
+    /// Sender's boot epoch is older than one already seen.
+    SyncRejectEpoch = 101, "sync_reject_epoch", "datagrams";
+    /// Datagram already received.
+    SyncRejectDuplicate = 102, "sync_reject_duplicate", "datagrams";
+    /// Reserved header bits not zero.
+    SyncRejectReserved = 103, "sync_reject_reserved", "datagrams";
+    /// UDP checksum or lengths wrong.
+    SyncRejectChecksum = 104, "sync_reject_checksum", "datagrams";
+    /// Record whose length runs past the datagram.
+    SyncRejectRecordLength = 105, "sync_reject_record_length", "records";
+    /// Record of an unknown type that must be understood.
+    SyncRejectRecordType = 106, "sync_reject_record_type", "records";
+    /// Record with a field out of its range.
+    SyncRejectRecordField = 107, "sync_reject_record_field", "records";
+    /// Record of an unknown type that may be skipped.
+    SyncSkippedRecords = 108, "sync_skipped_records", "records";
+    /// Record older than what the table has.
+    SyncRejectStale = 109, "sync_reject_stale", "records";
+    /// Record whose owner is not its sender.
+    SyncRejectNotOwner = 110, "sync_reject_not_owner", "records";
+    /// Refresh or delete of a session that is not in the table.
+    SyncRejectUnknownSession = 111, "sync_reject_unknown_session", "records";
+    /// The remote table is full.
+    SyncRejectTableFull = 112, "sync_reject_table_full", "records";
+    /// Session that is in this node's own table: a remote one never replaces it.
+    SyncRejectLocalSession = 113, "sync_reject_local_session", "records";
+}

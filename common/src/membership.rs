@@ -1,0 +1,1 @@
+//! Membership: which nodes take part in the cluster.

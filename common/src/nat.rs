@@ -1,0 +1,1 @@
+//! FullNAT rewriting of a packet in place.

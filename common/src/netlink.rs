@@ -1,0 +1,1 @@
+//! The kernel's neighbours and routes, mirrored over netlink.

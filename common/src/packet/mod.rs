@@ -1,0 +1,1 @@
+//! Packet headers, the parser, checksums.

@@ -1,0 +1,1 @@
+//! The worker's pipeline: a burst of frames in, a verdict for each out.

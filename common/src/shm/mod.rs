@@ -1,0 +1,1 @@
+//! Memory shared between processes: regions, headers, locks, rings, the table's index.

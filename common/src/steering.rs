@@ -1,0 +1,1 @@
+//! The steering plan: which queue or worker a packet belongs to.

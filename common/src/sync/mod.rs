@@ -1,0 +1,1 @@
+//! The sync protocol: events, wire format, batching, sending, receiving.

@@ -1,0 +1,37 @@
+//! Time as the tables and the sync protocol use it: passed in, in milliseconds, comparable between processes.
+
+use std::ops::{Add, Sub};
+
+/// Milliseconds of the machine's monotonic clock (`CLOCK_MONOTONIC`). Comparable between all processes of one boot,
+/// never between machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// The machine's clock, read now.
+    pub fn now() -> Millis {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        Millis(time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000)
+    }
+
+    /// Milliseconds from `earlier` to `self`; zero if `earlier` is later.
+    pub fn since(self, earlier: Millis) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<u64> for Millis {
+    type Output = Millis;
+
+    fn add(self, milliseconds: u64) -> Millis {
+        Millis(self.0.saturating_add(milliseconds))
+    }
+}
+
+impl Sub<u64> for Millis {
+    type Output = Millis;
+
+    fn sub(self, milliseconds: u64) -> Millis {
+        Millis(self.0.saturating_sub(milliseconds))
+    }
+}

@@ -1,0 +1,3 @@
+//! Reserves hugepages and creates the table files.
+
+fn main() {}

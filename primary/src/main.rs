@@ -1,0 +1,3 @@
+//! The primary process: ports, workers, forwarding.
+
+fn main() {}

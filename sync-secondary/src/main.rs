@@ -1,0 +1,3 @@
+//! The sync secondary: one process per NUMA node.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Nodes, routers, servers and clients in network namespaces.
+
+fn main() {}
