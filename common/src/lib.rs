@@ -15,6 +15,7 @@ pub mod shm;
 pub mod config;
 pub mod counter;
 pub mod flow;
+pub mod idle;
 pub mod neighbour;
 pub mod netlink;
 pub mod service;
