@@ -1,53 +1,15 @@
-//! The mirror against a real kernel, in network namespaces that end with their thread. Needs root.
+//! The mirror against a real kernel.
 
 use std::net::IpAddr;
-use std::process::Command;
-use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use crate::namespace::Namespace;
 use baton_common::flow::Address;
 use baton_common::neighbour::{NeighbourReader, Resolution};
 use baton_common::netlink::{Mirror, MirrorOptions};
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::gettid;
 
 /// Longer than the kernel needs for anything here.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-type Job = Box<dyn FnOnce() + Send>;
-
-/// A network namespace: a thread that moved into a new one, and runs what it is given.
-struct Namespace {
-    jobs: Sender<Job>,
-    thread: i32,
-}
-
-impl Namespace {
-    fn new() -> Namespace {
-        let (jobs, queue) = channel::<Job>();
-        let (told, thread) = channel();
-        std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, which takes root");
-            told.send(gettid().as_raw()).unwrap();
-            queue.iter().for_each(|job| job());
-        });
-        Namespace { jobs, thread: thread.recv().unwrap() }
-    }
-
-    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
-        let (answer, answered) = channel();
-        self.jobs.send(Box::new(move || drop(answer.send(job())))).unwrap();
-        answered.recv().expect("the job to end well")
-    }
-
-    fn ip(&self, arguments: &str) {
-        let arguments = arguments.to_owned();
-        self.run(move || {
-            let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
-            assert!(status.success(), "ip {arguments}");
-        });
-    }
-}
 
 /// A node with interface `punt0` and a router behind it, both up, with addresses and the node's default routes.
 fn node_and_router() -> (Namespace, Namespace) {
@@ -58,7 +20,7 @@ fn node_and_router() -> (Namespace, Namespace) {
 }
 
 fn connect(node: &Namespace, router: &Namespace) {
-    node.ip(&format!("link add punt0 type veth peer name up0 netns {}", router.thread));
+    node.ip(&format!("link add punt0 type veth peer name up0 netns {}", router.thread()));
     node.ip("addr add 10.2.0.11/24 dev punt0");
     node.ip("addr add fd00:2::11/64 dev punt0 nodad");
     router.ip("addr add 10.2.0.1/24 dev up0");
