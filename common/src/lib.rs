@@ -18,6 +18,7 @@ pub mod counter;
 pub mod idle;
 pub mod neighbour;
 pub mod netlink;
+pub mod punt;
 pub mod service;
 pub mod steering;
 
