@@ -1,5 +1,7 @@
 //! Sessions: one balanced connection each, its state, its record in shared memory, and the tables of them.
 
+pub mod tcp;
+
 use crate::flow::{Endpoint, FlowKey, Protocol};
 use crate::id::{Generation, NodeId};
 use crate::time::Millis;
