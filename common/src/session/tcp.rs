@@ -171,6 +171,7 @@ mod tests {
             (TcpSynAcked, Inbound, SYN, TcpSynAcked),
             (TcpSynAcked, Outbound, SYN_ACK, TcpSynAcked),
             (TcpSynAcked, Outbound, ACK, TcpSynAcked),
+            (TcpSynAcked, Inbound, SYN_ACK, TcpSynAcked),
             (TcpSynAcked, Inbound, NONE, TcpSynAcked),
             (TcpSynAcked, Inbound, FIN_ACK, TcpFinFromClient),
             (TcpSynAcked, Outbound, FIN_ACK, TcpFinFromServer),
