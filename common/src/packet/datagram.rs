@@ -299,6 +299,22 @@ mod tests {
     }
 
     #[test]
+    fn checksum_that_comes_out_as_zero_is_sent_as_ones_and_never_left_out() {
+        for sample in [Sample::udp_v4(), Sample::udp_v6()] {
+            let checksum_at = payload_offset(sample.family()) - 2;
+            let mut frame = [0; 100];
+            let len = path(&sample).write(&mut frame, &[0, 0]).unwrap();
+            // A payload that is the checksum of the rest makes the sum all ones.
+            let payload = [frame[checksum_at], frame[checksum_at + 1]];
+            path(&sample).write(&mut frame, &payload).unwrap();
+            assert_eq!(frame[checksum_at..checksum_at + 2], [0xff, 0xff]);
+            assert!(open_udp_frame(&frame[..len]).is_ok());
+            frame[checksum_at..checksum_at + 2].fill(0);
+            assert!(open_udp_frame(&frame[..len]).is_err());
+        }
+    }
+
+    #[test]
     fn open_refuses_what_is_not_a_verified_datagram() {
         let mut frame = Sample::udp_v4().frame();
         *frame.last_mut().unwrap() ^= 1;
