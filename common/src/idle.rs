@@ -67,7 +67,8 @@ mod tests {
     #[test]
     fn sleeps_grow_to_the_longest_and_start_over_after_work() {
         let mut backoff = Backoff::new(Idle::Adaptive { polls_min: 2, sleep_us_max: 50 });
-        let sleeps: Vec<_> = (0..5).map(|_| backoff.next_sleep(false).map(|sleep| sleep.as_micros())).collect();
+        let sleeps: Vec<_> =
+            (0..5).map(|_| backoff.next_sleep(false).map(|sleep| sleep.as_micros())).collect();
         assert_eq!(sleeps, [None, Some(20), Some(40), Some(50), Some(50)]);
         assert_eq!(backoff.next_sleep(true), None);
         assert_eq!(backoff.next_sleep(false), None);
