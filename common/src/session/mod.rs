@@ -1,6 +1,7 @@
 //! Sessions: one balanced connection each, its state, its record in shared memory, and the tables of them.
 
 pub mod local_ports;
+pub mod tcp;
 
 use crate::flow::{Endpoint, FlowKey, Protocol};
 use crate::id::{Generation, NodeId};
