@@ -1,21 +1,9 @@
 //! Ageing of sessions that another node owns: what is left of a timeout, there and here.
 
 use crate::config::Timeouts;
+use crate::session::tcp::timeout_ms;
 use crate::session::{Session, SessionState};
 use crate::time::Millis;
-
-/// Idle time after which a session in this state ends. Milliseconds.
-#[inline]
-pub fn timeout_ms(state: SessionState, timeouts: &Timeouts) -> u32 {
-    use SessionState::*;
-    match state {
-        UdpOneWay | UdpTwoWay => timeouts.udp_ms,
-        TcpSynReceived | TcpSynAcked => timeouts.tcp_handshake_ms,
-        TcpEstablished => timeouts.tcp_established_ms,
-        TcpFinFromClient | TcpFinFromServer => timeouts.tcp_closing_ms,
-        TcpTimeWait | TcpReset => timeouts.tcp_closed_ms,
-    }
-}
 
 /// What is left of a session's timeout now: what its owner tells the peers. Milliseconds.
 #[inline]

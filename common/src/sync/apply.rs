@@ -8,7 +8,8 @@ use super::wire::{Body, Ended, Refreshed, Reported};
 use crate::config::Timeouts;
 use crate::flow::FlowKey;
 use crate::id::{Generation, NodeId};
-use crate::session::{Direction, Session, SessionState};
+use crate::session::tcp::merge;
+use crate::session::{Direction, Session};
 use crate::time::Millis;
 
 /// The circumstances in which a record came.
@@ -62,9 +63,11 @@ fn upsert<L: Fn(&FlowKey) -> bool>(
         let same_endpoints = held.server_key() == server_key;
         if circumstances.late && reported.generation == held.generation {
             // The order is lost, so only what cannot be older counts: the same connection, no less far on.
-            if !same_endpoints || progress(reported.state) < progress(held.state) {
+            let merged = merge(reported.state, held.state);
+            if !same_endpoints || merged == held.state && merged != reported.state {
                 return Err(Reject::Stale);
             }
+            session.state = merged;
         }
         if same_endpoints {
             session.last_seen = session.last_seen.max(held.last_seen);
@@ -109,14 +112,13 @@ fn refresh<L>(
         return Err(Reject::Stale);
     }
     // A refresh says that a session is in use, whatever else is known of it: it can only make it younger and further on.
-    let newer_owner = refreshed.generation > held.generation;
-    let further = newer_owner || progress(refreshed.state) > progress(held.state);
+    let claimed = refreshed.generation > held.generation;
     let seen =
         ageing::last_seen(refreshed.state, refreshed.remaining_ms, circumstances.timeouts, circumstances.now);
     table.update(&Session {
         owner: refreshed.owner,
         generation: refreshed.generation,
-        state: if further { refreshed.state } else { held.state },
+        state: if claimed { refreshed.state } else { merge(refreshed.state, held.state) },
         last_seen: seen.max(held.last_seen),
         ..held
     });
@@ -156,18 +158,6 @@ fn displaced<L>(
 /// Whether a statement of this owner and generation is to be believed over what the table has.
 fn supersedes(owner: NodeId, generation: Generation, held: &Session) -> bool {
     generation > held.generation || generation == held.generation && owner <= held.owner
-}
-
-/// How far on a connection is: a state with a lower number never follows one with a higher, in the same connection.
-fn progress(state: SessionState) -> u8 {
-    use SessionState::*;
-    match state {
-        UdpOneWay | TcpSynReceived => 0,
-        UdpTwoWay | TcpSynAcked => 1,
-        TcpEstablished => 2,
-        TcpFinFromClient | TcpFinFromServer => 3,
-        TcpTimeWait | TcpReset => 4,
-    }
 }
 
 fn session_of<L>(reported: &Reported, circumstances: &Circumstances<'_, L>) -> Session {

@@ -14,6 +14,7 @@ mod apply;
 pub mod event;
 #[cfg(test)]
 mod fixture;
+mod position;
 pub mod receiver;
 mod reject;
 pub mod remote;
@@ -24,4 +25,5 @@ pub mod state;
 mod tests;
 pub mod wire;
 
+pub use position::{Arrival, StreamPosition, WINDOW};
 pub use reject::Reject;

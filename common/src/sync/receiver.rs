@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use super::Reject;
 use super::apply::{Circumstances, apply};
+use super::position::Arrival;
 use super::remote::RemoteTable;
 use super::roster::{Identity, Roster};
-use super::state::{Arrival, PeerState, SyncState};
+use super::state::{PeerState, SyncState};
 use super::wire::{Body, Header, records};
 use crate::config::Timeouts;
 use crate::counter::{Counter, CounterBlock};

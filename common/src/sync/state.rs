@@ -20,11 +20,18 @@
 //! Everything is in the machine's byte order and valid when zero. One writer: the secondary that holds the NUMA node's lock.
 //! Anyone may read. Whatever values a dead writer left, no operation here panics, and none reuses a sequence number.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::Reject;
+use super::position::{Arrival, StreamPosition};
 use super::wire::{STREAMS_MAX, StreamId};
 use crate::id::{NodeId, NumaId};
+use crate::shm::header::{FileKind, FileSpec, HEADER_BYTES};
+use crate::shm::region::{Region, RegionError};
+use crate::shm::shared::{Mapped, Shared};
 use crate::time::Millis;
 
 /// Senders whose positions can be kept: 64 nodes with 8 NUMA nodes each.
@@ -33,10 +40,8 @@ pub const PEERS_MAX: usize = 512;
 /// Silence after which a sender's slot may be given to another, if no slot is free. Milliseconds.
 const SLOT_REUSE_MS: u64 = 3_600_000;
 
-/// Sequence numbers behind the highest whose arrival is remembered one by one.
-pub const WINDOW: u64 = 64;
-
 /// The content of `sync-state-<numa>`; see the module's diagram.
+#[derive(FromBytes, IntoBytes)]
 #[repr(C, align(64))]
 pub struct SyncState {
     boot_epoch: AtomicU64,
@@ -46,6 +51,7 @@ pub struct SyncState {
 }
 
 /// What is known of one sender.
+#[derive(FromBytes, IntoBytes)]
 #[repr(C, align(64))]
 pub struct PeerState {
     identity: AtomicU32,
@@ -60,17 +66,7 @@ pub struct PeerState {
     streams: [StreamPosition; STREAMS_MAX],
 }
 
-/// How far a stream was received.
-#[repr(C)]
-pub struct StreamPosition {
-    /// The highest sequence number received; 0 before the first.
-    highest: AtomicU64,
-    /// Bit `s % 64` says whether `s` was received, for the 64 numbers up to `highest` (RFC 6479, with one block).
-    received: AtomicU64,
-}
-
 const _: () = {
-    assert!(size_of::<StreamPosition>() == 16);
     assert!(size_of::<PeerState>() == 128 && align_of::<PeerState>() == 64);
     assert!(std::mem::offset_of!(PeerState, rejects) == 56);
     assert!(std::mem::offset_of!(PeerState, streams) == 64);
@@ -79,16 +75,34 @@ const _: () = {
     assert!(size_of::<SyncState>() == 64 + 128 * PEERS_MAX);
 };
 
-/// How a datagram arrived that was not received before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrival {
-    /// Ahead of everything received of its stream.
-    InOrder {
-        /// Sequence numbers skipped: lost, or still to come late.
-        gap: u64,
-    },
-    /// After a later one.
-    Late,
+// SAFETY: `repr(C)`, of a fixed size, atomics only: `PeerState` and `StreamPosition` are so too.
+unsafe impl Shared for SyncState {}
+
+/// Makes the file of a secondary that has never run.
+///
+/// # Errors
+/// The file exists or cannot be made.
+pub fn create(path: &Path) -> Result<(), RegionError> {
+    let geometry = [PEERS_MAX as u64, STREAMS_MAX as u64, 0, 0];
+    let bytes = HEADER_BYTES + size_of::<SyncState>() as u64;
+    Region::create(path, &FileSpec { kind: FileKind::SyncState, geometry, bytes })?;
+    Ok(())
+}
+
+/// Maps the state. The secondary that writes it holds its NUMA node's lock.
+///
+/// # Errors
+/// There is no such file, or it is not one of this build's.
+pub fn attach(path: &Path) -> Result<Mapped<SyncState>, RegionError> {
+    Mapped::new(&Region::open(path, FileKind::SyncState)?, HEADER_BYTES)
+}
+
+/// Maps the state to look at [`SyncState::peers`]; nothing else may be called on it.
+///
+/// # Errors
+/// There is no such file, or it is not one of this build's.
+pub fn attach_read_only(path: &Path) -> Result<Mapped<SyncState>, RegionError> {
+    Mapped::new(&Region::open_read_only(path, FileKind::SyncState)?, HEADER_BYTES)
 }
 
 /// What is known of one sender, for people.
@@ -214,8 +228,7 @@ impl PeerState {
             gaps: AtomicU64::new(0),
             late: AtomicU64::new(0),
             rejects: AtomicU64::new(0),
-            streams: [const { StreamPosition { highest: AtomicU64::new(0), received: AtomicU64::new(0) } };
-                STREAMS_MAX],
+            streams: [const { StreamPosition::new() }; STREAMS_MAX],
         }
     }
 
@@ -238,14 +251,13 @@ impl PeerState {
         ] {
             word.store(0, Ordering::Relaxed);
         }
-        // SYNC peer-slot-taken: pairs with the acquire load in `snapshot`, which then sees the words above as zero or newer.
+        // SYNC peer-slot-taken: pairs with the acquire fence in `snapshot`, which then sees the words above as zero or newer.
         self.identity.store(identity, Ordering::Release);
     }
 
     fn forget_positions(&self) {
         for position in &self.streams {
-            position.received.store(0, Ordering::Relaxed);
-            position.highest.store(0, Ordering::Relaxed);
+            position.forget();
         }
     }
 
@@ -294,11 +306,12 @@ impl PeerState {
 
     /// What is known of the sender, if the slot is taken. Read word by word while its writer goes on.
     fn snapshot(&self) -> Option<PeerSnapshot> {
-        // SYNC peer-slot-taken: pairs with the release store in `take`.
-        let identity = self.identity.load(Ordering::Acquire);
+        let identity = self.identity.load(Ordering::Relaxed);
         if identity == 0 {
             return None;
         }
+        // SYNC peer-slot-taken: pairs with the release store in `take`. A fence, for the mapping may be read-only.
+        fence(Ordering::Acquire);
         let value = |word: &AtomicU64| word.load(Ordering::Relaxed);
         Some(PeerSnapshot {
             node: NodeId(identity as u16),
@@ -310,55 +323,16 @@ impl PeerState {
             gaps: value(&self.gaps),
             late: value(&self.late),
             rejects: value(&self.rejects),
-            highest: std::array::from_fn(|stream| value(&self.streams[stream].highest)),
+            highest: std::array::from_fn(|stream| self.streams[stream].highest()),
         })
-    }
-}
-
-impl StreamPosition {
-    /// Decides whether a sequence number is news, and remembers it.
-    ///
-    /// Killed between the two stores, the window may take up to 64 late numbers for new or for old; records are safe to
-    /// apply twice and a lost one is found by its gap or its session's digest.
-    fn accept(&self, sequence: u64) -> Result<Arrival, Reject> {
-        let highest = self.highest.load(Ordering::Relaxed);
-        let received = self.received.load(Ordering::Relaxed);
-        let bit = 1 << (sequence % WINDOW);
-        if sequence > highest {
-            let ahead = sequence - highest;
-            let passed = if ahead >= WINDOW {
-                !0
-            } else {
-                ((1 << ahead) - 1u64).rotate_left(((highest + 1) % WINDOW) as u32)
-            };
-            self.received.store(received & !passed | bit, Ordering::Relaxed);
-            self.highest.store(sequence, Ordering::Relaxed);
-            return Ok(Arrival::InOrder { gap: if highest == 0 { 0 } else { ahead - 1 } });
-        }
-        if highest - sequence >= WINDOW {
-            return Err(Reject::TooOld);
-        }
-        if received & bit != 0 {
-            return Err(Reject::Duplicate);
-        }
-        self.received.store(received | bit, Ordering::Relaxed);
-        Ok(Arrival::Late)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
-    use proptest::prelude::*;
-
     use super::*;
 
     const NOW: Millis = Millis(1000);
-
-    fn position() -> StreamPosition {
-        StreamPosition { highest: AtomicU64::new(0), received: AtomicU64::new(0) }
-    }
 
     #[test]
     fn sequence_numbers_go_on_after_a_restart() {
@@ -369,36 +343,6 @@ mod tests {
         assert_eq!(state.begin(99), 77, "the state was kept, so the life goes on");
         assert_eq!(state.take_sequence(StreamId::CHANGES), 2);
         assert_eq!(state.take_sequence(StreamId::RANGES), 1);
-    }
-
-    #[test]
-    fn a_new_stream_opens_where_it_is_first_heard() {
-        let position = position();
-        assert_eq!(position.accept(5000), Ok(Arrival::InOrder { gap: 0 }));
-        assert_eq!(position.accept(5001), Ok(Arrival::InOrder { gap: 0 }));
-        assert_eq!(position.accept(4999), Ok(Arrival::Late));
-    }
-
-    #[test]
-    fn window_tells_late_from_duplicate_from_too_old() {
-        let position = position();
-        assert_eq!(position.accept(1), Ok(Arrival::InOrder { gap: 0 }));
-        assert_eq!(position.accept(1), Err(Reject::Duplicate));
-        assert_eq!(position.accept(65), Ok(Arrival::InOrder { gap: 63 }));
-        assert_eq!(position.accept(2), Ok(Arrival::Late));
-        assert_eq!(position.accept(2), Err(Reject::Duplicate));
-        assert_eq!(position.accept(1), Err(Reject::TooOld));
-        assert_eq!(position.accept(1000), Ok(Arrival::InOrder { gap: 934 }));
-        assert_eq!(position.accept(937), Ok(Arrival::Late));
-        assert_eq!(position.accept(936), Err(Reject::TooOld));
-    }
-
-    #[test]
-    fn window_holds_at_the_end_of_the_numbers() {
-        let position = position();
-        assert_eq!(position.accept(u64::MAX), Ok(Arrival::InOrder { gap: 0 }));
-        assert_eq!(position.accept(u64::MAX), Err(Reject::Duplicate));
-        assert_eq!(position.accept(u64::MAX - 63), Ok(Arrival::Late));
     }
 
     #[test]
@@ -432,6 +376,28 @@ mod tests {
     }
 
     #[test]
+    fn the_state_outlives_its_secondary() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = FileKind::SyncState.path(directory.path(), 0);
+        create(&path).unwrap();
+        {
+            let state = attach(&path).unwrap();
+            state.begin(5);
+            state.take_sequence(StreamId::CHANGES);
+            state.peer(NodeId(2), NumaId(0), NOW).unwrap().accept(9, StreamId::CHANGES, 44, NOW).unwrap();
+        }
+
+        let state = attach(&path).unwrap();
+
+        assert_eq!(state.begin(6), 5);
+        assert_eq!(state.take_sequence(StreamId::CHANGES), 2);
+        let peer = state.peer(NodeId(2), NumaId(0), NOW).unwrap();
+        assert_eq!(peer.accept(9, StreamId::CHANGES, 44, NOW), Err(Reject::Duplicate));
+        let seen: Vec<PeerSnapshot> = attach_read_only(&path).unwrap().peers().collect();
+        assert_eq!((seen.len(), seen[0].highest), (1, [44, 0, 0, 0]));
+    }
+
+    #[test]
     fn snapshot_shows_what_was_heard() {
         let state = SyncState::new();
         let peer = state.peer(NodeId(3), NumaId(1), NOW).unwrap();
@@ -454,30 +420,5 @@ mod tests {
             highest: [4, 0, 0, 0],
         };
         assert_eq!(state.peers().collect::<Vec<_>>(), [snapshot]);
-    }
-
-    proptest! {
-        #[test]
-        fn window_accepts_every_number_exactly_once(start in 1u64..1 << 60, steps in proptest::collection::vec(0u64..200, 1..300)) {
-            let position = position();
-            let mut seen = HashSet::new();
-            let mut highest = 0;
-            for step in steps {
-                let sequence = start + step;
-                let result = position.accept(sequence);
-                if sequence > highest {
-                    let gap = if highest == 0 { 0 } else { sequence - highest - 1 };
-                    prop_assert_eq!(result, Ok(Arrival::InOrder { gap }));
-                    highest = sequence;
-                } else if highest - sequence >= WINDOW {
-                    prop_assert_eq!(result, Err(Reject::TooOld));
-                } else if seen.contains(&sequence) {
-                    prop_assert_eq!(result, Err(Reject::Duplicate));
-                } else {
-                    prop_assert_eq!(result, Ok(Arrival::Late));
-                }
-                seen.insert(sequence);
-            }
-        }
     }
 }

@@ -100,6 +100,10 @@ fn a_late_upsert_never_sets_the_state_back() {
     assert_eq!(send(reported(&held()), true, &mut table), Err(Reject::Stale));
 
     assert_eq!(send(reported(&closing), true, &mut table), Ok(()), "the same state is no step back");
+
+    let other_fin = Session { state: SessionState::TcpFinFromClient, ..held() };
+    assert_eq!(send(reported(&other_fin), true, &mut table), Ok(()));
+    assert_eq!(the_session(&table).state, SessionState::TcpTimeWait, "a FIN from each side makes two");
 }
 
 #[test]
