@@ -1,8 +1,10 @@
 //! Counters: defined once (name, unit, help, code), shared between processes, and only ever adding.
 
 mod block;
+mod file;
 
 pub use block::CounterBlock;
+pub use file::{CounterFile, CounterFileError};
 
 macro_rules! counters {
     ($($(#[doc = $help:literal])+ $variant:ident = $code:literal, $name:literal, $unit:literal;)+) => {

@@ -253,15 +253,16 @@ impl Index {
         })
     }
 
-    /// Writer only: the place where a key points to `record`, other than `except`.
-    pub fn place_of(&self, candidates: &Candidates, record: u32, except: Option<Place>) -> Option<Place> {
-        candidates.buckets.into_iter().find_map(|number| {
-            let bucket = self.bucket(number);
-            (0..BUCKET_SLOTS)
-                .filter(|slot| bucket.record(*slot) == Some(record) && bucket.tag(*slot) == candidates.tag)
-                .map(|slot| Place { bucket: number, slot })
-                .find(|place| Some(*place) != except)
-        })
+    /// Writer only: empties every place where a key can stand and that points to `record`, whatever its tag: where both
+    /// keys of a record can stand in one bucket, it does not matter which entry is whose.
+    pub fn clear_record(&self, candidates: &Candidates, record: u32) {
+        for bucket in candidates.buckets {
+            for slot in 0..BUCKET_SLOTS {
+                if self.bucket(bucket).record(slot) == Some(record) {
+                    self.clear(Place { bucket, slot });
+                }
+            }
+        }
     }
 
     /// Writer only: lets a place point to a whole record.
