@@ -331,7 +331,7 @@ impl Eal {
 }
 
 /// DPDK's directory for the shared files of a prefix under a runtime directory.
-pub(crate) fn shared_files_dir(runtime_dir: &Path, file_prefix: &str) -> PathBuf {
+pub fn shared_files_dir(runtime_dir: &Path, file_prefix: &str) -> PathBuf {
     runtime_dir.join("dpdk").join(file_prefix)
 }
 

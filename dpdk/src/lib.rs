@@ -35,7 +35,7 @@ mod steering_program;
 mod tap_steering;
 
 pub use burst::{Burst, Drain};
-pub use eal::{Eal, EalError, EalOptions, LaunchError, ProcessType};
+pub use eal::{Eal, EalError, EalOptions, LaunchError, ProcessType, shared_files_dir};
 pub use error::RteError;
 pub use flow::{FlowAction, FlowError, FlowMatch, FlowRule, FlowRules};
 pub use mbuf::{Mbuf, NoRoom};
