@@ -23,6 +23,16 @@ pub enum EalError {
     /// No lcore was named.
     #[error("no lcore given: name at least the main lcore and its CPU")]
     NoLcore,
+    /// DPDK would cut the names of its sockets off.
+    #[error(
+        "runtime directory {path} and file prefix {prefix} are too long: together at most {RUNTIME_PATH_MAX} bytes"
+    )]
+    RuntimePath {
+        /// The runtime directory.
+        path: PathBuf,
+        /// The file prefix.
+        prefix: String,
+    },
     /// libdpdk refused; its own lines on stderr say more.
     #[error("rte_eal_init({arguments}) failed: {source}; DPDK's lines above say what it missed")]
     Init {
@@ -46,6 +56,12 @@ pub enum LaunchError {
     #[error("the worker on lcore {0} panicked")]
     Panicked(u16),
 }
+
+/// Longest runtime directory and file prefix together: a socket's path has 108 bytes with its NUL, and DPDK adds
+/// `/dpdk/`, `/mp_socket_`, a process number, `_` and 16 digits.
+const RUNTIME_PATH_MAX: usize = 107 - 6 - 11 - 7 - 1 - 16;
+
+const _: () = assert!(RUNTIME_PATH_MAX == 66);
 
 /// What this process is to the others with the same file prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +126,7 @@ impl EalOptions {
     }
 
     /// Where DPDK keeps sockets and shared files: `<path>/dpdk/<file prefix>/`. Primary and secondaries need the same.
+    /// `path` exists; path and prefix are together at most 66 bytes long.
     pub fn runtime_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.runtime_dir = Some(path.into());
         self
@@ -208,6 +225,11 @@ impl EalOptions {
             .iter()
             .map(|argument| CString::new(argument.as_str()).map_err(|_| EalError::Argument(argument.clone())))
             .collect::<Result<Vec<_>, _>>()?;
+        if let Some(path) = &self.runtime_dir
+            && path.as_os_str().len() + self.file_prefix.len() > RUNTIME_PATH_MAX
+        {
+            return Err(EalError::RuntimePath { path: path.clone(), prefix: self.file_prefix.clone() });
+        }
         if STARTED.swap(true, Ordering::Relaxed) {
             return Err(EalError::AlreadyStarted);
         }
@@ -402,6 +424,14 @@ mod tests {
     fn a_start_without_an_lcore_is_refused() {
         let error = EalOptions::new(ProcessType::Primary, "p").start().unwrap_err();
         assert!(matches!(error, EalError::NoLcore));
+    }
+
+    #[test]
+    fn a_runtime_directory_that_sockets_do_not_fit_in_is_refused() {
+        let path = format!("/run/{}", "x".repeat(61));
+        let error =
+            EalOptions::new(ProcessType::Primary, "p").lcore(0, &[0]).runtime_dir(path).start().unwrap_err();
+        assert!(error.to_string().contains("at most 66 bytes"), "{error}");
     }
 
     #[test]

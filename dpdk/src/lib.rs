@@ -22,6 +22,7 @@
 
 mod burst;
 mod claim;
+mod device;
 mod eal;
 mod error;
 mod flow;
@@ -35,12 +36,13 @@ mod steering_program;
 mod tap_steering;
 
 pub use burst::{Burst, Drain};
+pub use device::{Capabilities, Device, PortConfig, RxQueueConfig};
 pub use eal::{Eal, EalError, EalOptions, LaunchError, ProcessType, shared_files_dir};
 pub use error::RteError;
 pub use flow::{FlowAction, FlowError, FlowMatch, FlowRule, FlowRules};
 pub use mbuf::{Mbuf, NoRoom};
 pub use mempool::{Mempool, MempoolError, PoolConfig, PoolOps};
-pub use port::{Capabilities, Device, Link, Port, PortConfig, PortError, PortStats, RxQueueConfig};
+pub use port::{Link, Port, PortError, PortStats};
 pub use queue::{RxQueue, TxQueue};
 pub use ring::{Consumer, Producer, RingError, mbuf_ring};
 pub use shared_config::{HeldLock, SharedConfig, SharedConfigError};

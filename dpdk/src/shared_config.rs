@@ -26,12 +26,12 @@ const RELEASE_OFFSET: usize = 4;
 const RELEASE: u32 = 22 << 8 | 11;
 /// Single lock words.
 const LOCKS: [(&str, usize); 6] = [
-    ("memory hotplug", 16),
+    ("memory zones", 16),
     ("tail queues", 20),
     ("mempools", 24),
     ("timers", 28),
-    ("multi-process hotplug", 32),
-    ("memory zones", 128),
+    ("memory hotplug", 32),
+    ("array of memory zones", 128),
 ];
 /// The lock of the first heap.
 const HEAP_LOCK_OFFSET: usize = 19_136;

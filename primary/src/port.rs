@@ -141,7 +141,13 @@ fn port_config(config: &Config, plan: &SteeringPlan, pools: &Pools) -> PortConfi
 /// Puts the plan's rules into force.
 fn apply(eal: &Eal, port: &Port, plan: SteeringPlan) -> anyhow::Result<(SteeringPlan, Option<TapSteering>)> {
     match plan.backend() {
-        SteeringBackend::Software => Ok((plan, None)),
+        SteeringBackend::Software => {
+            // A program that an earlier primary left in a persistent tap would go on steering.
+            if let Some(interface) = port.capabilities()?.interface {
+                let _ = TapSteering::remove_from(&interface);
+            }
+            Ok((plan, None))
+        }
         SteeringBackend::TapBpf => {
             let steering = apply_tap(port, &plan)?;
             Ok((plan, Some(steering)))
