@@ -179,7 +179,8 @@ fn run_worker(directory: &Path, slot: usize, stop: &AtomicBool) -> u64 {
         for _ in 0..16 {
             let number = random.next() % SESSIONS;
             let expected = session(number);
-            let key = if random.next() % 2 == 0 { expected.client_key() } else { expected.server_key() };
+            let key =
+                if random.next().is_multiple_of(2) { expected.client_key() } else { expected.server_key() };
             if let Lookup::Hit { index, session, .. } = reader.lookup(&key) {
                 assert_eq!(number_of(&session), number);
                 reader.touch(index, Millis(TOUCHED + number));
