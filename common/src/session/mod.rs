@@ -1,6 +1,10 @@
 //! Sessions: one balanced connection each, its state, its record in shared memory, and the tables of them.
 
+pub mod expiry;
 pub mod local_ports;
+pub mod record;
+pub mod table;
+pub mod tcp;
 
 use crate::flow::{Endpoint, FlowKey, Protocol};
 use crate::id::{Generation, NodeId};

@@ -1,1 +1,13 @@
-//! Memory shared between processes: regions, headers, locks, rings, the table's index.
+//! Memory shared between processes: files, their headers, and what lies in them that knows nothing of sessions.
+//!
+//! `docs/shm-layout.md` shows every layout, who writes what, and what happens when a writer dies.
+
+pub mod dirty;
+pub mod header;
+pub mod index;
+pub mod process;
+pub mod readers;
+pub mod region;
+pub mod ring;
+pub mod shared;
+pub mod slab;

@@ -1,0 +1,271 @@
+//! Session tables: sessions in shared memory, found by either of their two keys.
+//!
+//! A table is a file: an index of buckets over a slab of records. One process writes its structure ([`TableWriter`]), any
+//! number read it ([`SessionTable`]), and registered readers also change single fields of sessions in place
+//! ([`TableReader`]). `docs/shm-layout.md` has the layout and what happens when any of them dies.
+
+mod reader;
+mod recovery;
+mod shape;
+mod slots;
+mod writer;
+
+pub use reader::TableReader;
+pub use recovery::Recovery;
+pub use shape::{SESSIONS_MAX, TableShape};
+pub use writer::{InsertError, TableWriter};
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use thiserror::Error;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{Direction, Session, record};
+use crate::flow::{FlowHash, FlowKey, HashKey};
+use crate::id::RecordIndex;
+use crate::shm::header::{FileKind, HEADER_BYTES};
+use crate::shm::index::{Candidates, Found, Index};
+use crate::shm::readers::{ReaderError, Readers};
+use crate::shm::region::{Region, RegionError};
+use crate::shm::shared::{Mapped, Shared};
+use crate::shm::slab::Slab;
+
+const CONTROL_OFFSET: u64 = HEADER_BYTES;
+const EPOCH_OFFSET: u64 = CONTROL_OFFSET + std::mem::offset_of!(Control, epoch) as u64;
+const READERS_OFFSET: u64 = CONTROL_OFFSET + 4096;
+const BUCKETS_OFFSET: u64 = READERS_OFFSET + 4096;
+
+/// What the structural writer keeps, a page after the header. Each word has a cache line of its own.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C, align(64))]
+struct Control {
+    /// The structural change under way ([`recovery::Intent`]); zero if none.
+    intent: AtomicU64,
+    reserved0: [AtomicU64; 7],
+    /// Counts up for ever; never zero once there was a writer.
+    epoch: AtomicU64,
+    reserved1: [AtomicU64; 7],
+    /// Sessions in the table, for those who only want to know.
+    live: AtomicU64,
+    reserved2: [AtomicU64; 7],
+    reserved3: [AtomicU64; 488],
+}
+
+const _: () = assert!(size_of::<Control>() == 4096);
+
+// SAFETY: `repr(C)`, of a fixed size, atomics only.
+unsafe impl Shared for Control {}
+
+/// Why a table could not be made or attached.
+#[derive(Debug, Error)]
+pub enum TableError {
+    /// The file itself.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// A table of this size cannot be.
+    #[error("a table for {asked} sessions: 1 to {SESSIONS_MAX} are possible; change `tables` in the config")]
+    Capacity {
+        /// What was asked for.
+        asked: u64,
+    },
+    /// The reader could not be registered.
+    #[error(transparent)]
+    Reader(#[from] ReaderError),
+}
+
+/// What a lookup finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// The session, as it was when it was read.
+    Hit {
+        /// Where its record lies. Good until the registered reader's next quiesce, or the writer's next change.
+        index: RecordIndex,
+        /// Which way packets with this key go through it.
+        direction: Direction,
+        /// What it was.
+        session: Session,
+    },
+    /// No session has this key.
+    Miss,
+    /// It cannot be said within the bound on retries, or the record there is none. The caller counts it and goes on as if
+    /// it were a miss.
+    Contended,
+}
+
+/// What a piece of a scan came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// The slot to go on from; the table's capacity when the scan is through.
+    pub next_slot: u32,
+    /// Sessions visited.
+    pub sessions: u32,
+    /// Records that were no sessions, or changed all the time.
+    pub unreadable: u32,
+}
+
+/// A session table as every process sees it.
+pub struct SessionTable {
+    control: Mapped<Control>,
+    readers: Arc<Readers>,
+    index: Index,
+    slab: Slab,
+    key: HashKey,
+    /// Whether no record that is found here is used for another session before this process says so: it is the writer, or
+    /// a registered reader that is online.
+    records_stay: bool,
+}
+
+impl SessionTable {
+    /// Makes the file of an empty table for `capacity` sessions.
+    ///
+    /// # Errors
+    /// There can be no such table, or the file cannot be made.
+    pub fn create(path: &Path, kind: FileKind, capacity: u32) -> Result<(), TableError> {
+        let shape = TableShape::for_capacity(capacity)?;
+        Region::create(path, &shape.spec(kind))?;
+        Ok(())
+    }
+
+    /// Maps a table read-only: for those who look now and then, copy what they read and change nothing.
+    ///
+    /// # Errors
+    /// The file is missing or no such table.
+    pub fn open_read_only(path: &Path, kind: FileKind) -> Result<SessionTable, TableError> {
+        SessionTable::attach(&Region::open_read_only(path, kind)?)
+    }
+
+    fn attach(region: &Arc<Region>) -> Result<SessionTable, TableError> {
+        let shape = TableShape::of(region)?;
+        Ok(SessionTable {
+            control: Mapped::new(region, CONTROL_OFFSET)?,
+            readers: Arc::new(Readers::new(region, EPOCH_OFFSET, READERS_OFFSET)?),
+            index: Index::new(Mapped::slice(region, BUCKETS_OFFSET, shape.buckets())?),
+            slab: Slab::new(Mapped::slice(region, shape.slab_offset(), u64::from(shape.capacity()))?),
+            key: region.header().hash_key(),
+            records_stay: false,
+        })
+    }
+
+    /// The key of the table's hash.
+    pub fn hash_key(&self) -> HashKey {
+        self.key
+    }
+
+    /// The hash of a key in this table.
+    #[inline]
+    pub fn hash(&self, key: &FlowKey) -> FlowHash {
+        self.key.hash(key)
+    }
+
+    /// Has the buckets of a hash brought near, for a lookup soon.
+    #[inline]
+    pub fn prefetch(&self, hash: FlowHash) {
+        self.index.prefetch(&self.index.candidates(hash.0));
+    }
+
+    /// Finds the session that packets with `key` belong to.
+    #[inline]
+    pub fn lookup(&self, key: &FlowKey) -> Lookup {
+        self.lookup_hashed(self.hash(key), key)
+    }
+
+    /// Finds the session that packets with `key`, whose hash in this table is `hash`, belong to.
+    #[inline]
+    pub fn lookup_hashed(&self, hash: FlowHash, key: &FlowKey) -> Lookup {
+        let key_words = key.words();
+        let found = self.index.read(&self.index.candidates(hash.0), self.records_stay, |number| {
+            let words = self.slab.record(number)?.copy();
+            record::direction_of(&words, &key_words).map(|direction| (number, direction, words))
+        });
+        match found {
+            Found::Here((number, direction, words)) => match record::decode(&words) {
+                Some(session) => Lookup::Hit { index: RecordIndex(number), direction, session },
+                // Its writer was just taking it out.
+                None if record::is_vacant(&words) => Lookup::Miss,
+                None => Lookup::Contended,
+            },
+            Found::Absent => Lookup::Miss,
+            Found::Contended => Lookup::Contended,
+        }
+    }
+
+    /// The session in a record, if one is there.
+    pub fn session(&self, index: RecordIndex) -> Option<Session> {
+        match self.read_slot(index) {
+            Found::Here(session) => session,
+            Found::Absent | Found::Contended => None,
+        }
+    }
+
+    /// Visits the sessions in at most `budget` slots from `from_slot` on. Sessions that come, go or change meanwhile are
+    /// visited or not, but each as it was at one time.
+    pub fn scan(&self, from_slot: u32, budget: u32, mut visit: impl FnMut(RecordIndex, Session)) -> Scanned {
+        let next_slot = from_slot.saturating_add(budget).min(self.capacity());
+        let mut scanned = Scanned { next_slot, sessions: 0, unreadable: 0 };
+        for slot in from_slot..next_slot {
+            match self.read_slot(RecordIndex(slot)) {
+                Found::Here(Some(session)) => {
+                    scanned.sessions += 1;
+                    visit(RecordIndex(slot), session);
+                }
+                Found::Absent => {}
+                Found::Here(None) | Found::Contended => scanned.unreadable += 1,
+            }
+        }
+        scanned
+    }
+
+    /// What stands in a slot: a record is a session only if the index leads to it. `Here(None)` is a record whose contents
+    /// mean nothing.
+    fn read_slot(&self, index: RecordIndex) -> Found<Option<Session>> {
+        let Some(record) = self.slab.record(index.0) else { return Found::Absent };
+        if record::is_marked_vacant(record) {
+            return Found::Absent;
+        }
+        let Some([key, _]) = record::keys(&record.copy()) else { return Found::Here(None) };
+        let candidates = self.candidates(&key);
+        let found = self
+            .index
+            .read(&candidates, self.records_stay, |number| (number == index.0).then(|| record.copy()));
+        match found {
+            Found::Here(words) if record::is_vacant(&words) => Found::Absent,
+            // The slot may have become another session's since `key` was read.
+            Found::Here(words) => {
+                Found::Here(record::decode(&words).filter(|session| session.client_key() == key))
+            }
+            Found::Absent => Found::Absent,
+            Found::Contended => Found::Contended,
+        }
+    }
+
+    /// Sessions in the table.
+    pub fn len(&self) -> u32 {
+        self.control.live.load(Ordering::Relaxed).min(u64::from(self.capacity())) as u32
+    }
+
+    /// Whether there is no session in the table.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sessions that the table has room for; also the number of its slots.
+    pub fn capacity(&self) -> u32 {
+        self.slab.len()
+    }
+
+    fn candidates(&self, key: &FlowKey) -> Candidates {
+        self.index.candidates(self.hash(key).0)
+    }
+}
+
+/// Takes readers whose processes are gone offline, so that the writer need not wait for them; how many there were. For a
+/// process that saw another one die: no writer and no reader has to be involved.
+///
+/// # Errors
+/// The file is missing or no such table.
+pub fn reset_dead_readers(path: &Path, kind: FileKind) -> Result<u32, TableError> {
+    let table = SessionTable::attach(&Region::open(path, kind)?)?;
+    Ok(table.readers.reset_dead())
+}

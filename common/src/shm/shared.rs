@@ -1,0 +1,68 @@
+//! What may live in memory shared between processes, and a handle to such a value.
+
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::region::{Region, RegionError};
+
+/// A type whose values may live in memory that other processes write at any time.
+///
+/// The supertraits prove that every bit pattern is a value and that there is no padding.
+///
+/// # Safety
+/// The type is `repr(C)` or an atomic, of a fixed size, and made of atomics only: no pointer or reference, and no plain
+/// integer, for another process may write it while a reference to it exists here.
+pub unsafe trait Shared: FromBytes + IntoBytes + Sync {}
+
+// SAFETY: an atomic.
+unsafe impl Shared for AtomicU16 {}
+// SAFETY: an atomic.
+unsafe impl Shared for AtomicU32 {}
+// SAFETY: an atomic.
+unsafe impl Shared for AtomicU64 {}
+
+/// A shared value, and the mapping that it lies in: the mapping stays for as long as the handle does.
+pub struct Mapped<T: ?Sized> {
+    value: NonNull<T>,
+    _region: Arc<Region>,
+}
+
+impl<T: Shared> Mapped<T> {
+    /// The value at `offset` bytes into `region`.
+    ///
+    /// # Errors
+    /// The value does not lie in the region, or not aligned.
+    pub fn new(region: &Arc<Region>, offset: u64) -> Result<Mapped<T>, RegionError> {
+        Ok(Mapped { value: NonNull::from(region.at::<T>(offset)?), _region: Arc::clone(region) })
+    }
+}
+
+impl<T: Shared> Mapped<[T]> {
+    /// The `count` values from `offset` bytes into `region`.
+    ///
+    /// # Errors
+    /// The values do not all lie in the region, or not aligned.
+    pub fn slice(region: &Arc<Region>, offset: u64, count: u64) -> Result<Mapped<[T]>, RegionError> {
+        Ok(Mapped { value: NonNull::from(region.slice::<T>(offset, count)?), _region: Arc::clone(region) })
+    }
+}
+
+impl<T: ?Sized> Deref for Mapped<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: `value` was made from a reference into the region's mapping in `new` or `slice`, and `_region` keeps that
+        // mapping in place; nobody makes a unique reference into it.
+        unsafe { self.value.as_ref() }
+    }
+}
+
+// SAFETY: it is a reference to a `Sync` value and an `Arc` of a region, which is `Send` and `Sync`.
+unsafe impl<T: ?Sized + Sync> Send for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Sync> Sync for Mapped<T> {}
