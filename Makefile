@@ -19,7 +19,7 @@ CONFIG     := $(SYSCONFDIR)/baton/baton.ron
 BUILT    :=
 BINARIES := baton-hugepages baton-primary baton-sync batonctl
 UNITS    := $(notdir $(wildcard systemd/*.service systemd/*.target))
-DOCS     := README.md ARCHITECTURE.md CHANGELOG.md LICENSE $(wildcard docs/*.md)
+DOCS     := README.md ARCHITECTURE.md CHANGELOG.md LICENSE conf/baton.ron $(wildcard docs/*.md)
 SCRIPTS  := .ci/run tests/run $(wildcard tests/install-deps)
 
 .PHONY: help deps build demo test unit lint install uninstall
@@ -47,7 +47,7 @@ lint: deps ## Formatting, clippy, documentation, shell scripts
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
-	@if command -v shellcheck >/dev/null; then shellcheck $(SCRIPTS); else echo "lint: no shellcheck here, scripts not checked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck --severity=warning $(SCRIPTS); else echo "lint: no shellcheck here, scripts not checked"; fi
 	@echo "lint: clean"
 
 install: $(if $(BUILT),,build) ## Binaries, units, documents, sample config; honours DESTDIR, PREFIX, SYSCONFDIR
@@ -57,7 +57,7 @@ install: $(if $(BUILT),,build) ## Binaries, units, documents, sample config; hon
 		sed -e 's|/usr/local/bin/|$(BINDIR)/|' -e 's|/usr/local/share/doc/baton/|$(DOCDIR)/|' -e 's|/etc/baton/|$(dir $(CONFIG))|' \
 			"systemd/$$unit" | install -m 644 /dev/stdin "$(DESTDIR)$(UNITDIR)/$$unit"; \
 	done
-	@install -m 644 $(DOCS) "$(DESTDIR)$(DOCDIR)"
+	@for document in $(DOCS); do install -D -m 644 "$$document" "$(DESTDIR)$(DOCDIR)/$$document"; done
 	@if [ -e "$(DESTDIR)$(CONFIG)" ]; then echo "kept:      $(DESTDIR)$(CONFIG)"; \
 		else install -m 640 conf/baton.ron "$(DESTDIR)$(CONFIG)"; echo "config:    $(DESTDIR)$(CONFIG)"; fi
 	@echo "binaries:  $(DESTDIR)$(BINDIR)"
@@ -68,7 +68,7 @@ install: $(if $(BUILT),,build) ## Binaries, units, documents, sample config; hon
 
 uninstall: ## Remove what `install` put there; a config that was edited stays
 	@rm -f $(addprefix "$(DESTDIR)$(BINDIR)"/,$(BINARIES)) $(addprefix "$(DESTDIR)$(UNITDIR)"/,$(UNITS)) \
-		$(addprefix "$(DESTDIR)$(DOCDIR)"/,$(notdir $(DOCS)))
+		$(addprefix "$(DESTDIR)$(DOCDIR)"/,$(DOCS))
 	@if cmp -s conf/baton.ron "$(DESTDIR)$(CONFIG)"; then rm -f "$(DESTDIR)$(CONFIG)"; \
 		elif [ -e "$(DESTDIR)$(CONFIG)" ]; then echo "kept, because it was edited: $(DESTDIR)$(CONFIG)"; fi
-	@rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(DOCDIR)" "$(DESTDIR)$(dir $(CONFIG))" 2>/dev/null || true
+	@rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(DOCDIR)/conf" "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)" "$(DESTDIR)$(dir $(CONFIG))" 2>/dev/null || true

@@ -19,6 +19,7 @@ pub mod idle;
 pub mod neighbour;
 pub mod netlink;
 pub mod punt;
+pub mod runtime;
 pub mod service;
 pub mod steering;
 

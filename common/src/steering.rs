@@ -247,6 +247,11 @@ impl SteeringPlan {
         }
     }
 
+    /// Whether packets to this address are balanced: it is a VIP or a local address of this node.
+    pub fn is_balanced(&self, destination: Address) -> bool {
+        matches!(self.owners.get(&destination), Some(Owner::Vip | Owner::Local(_)))
+    }
+
     /// The worker that a client's packets are hashed to; none if the port spreads them.
     #[inline]
     pub fn client_worker(&self, client: Endpoint) -> Option<WorkerId> {

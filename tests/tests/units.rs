@@ -135,6 +135,7 @@ fn uninstall_leaves_nothing() {
     make("uninstall", root.path(), &[]);
     assert_eq!(files(root.path()), Vec::<PathBuf>::new());
     assert!(!root.path().join("etc/baton").exists());
+    assert!(!root.path().join("usr/local/share/doc/baton").exists());
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 mod round_robin;
 mod schedulers;
+mod tally;
 
 pub use round_robin::WeightedRoundRobin;
-pub use schedulers::Schedulers;
+pub use schedulers::{Pick, Schedulers};
+pub use tally::Tally;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 

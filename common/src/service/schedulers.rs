@@ -12,6 +12,15 @@ pub struct Schedulers {
     services: Vec<ServiceScheduler>,
 }
 
+/// The real server that was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// Its position in the service's list.
+    pub position: usize,
+    /// Its address and port.
+    pub endpoint: Endpoint,
+}
+
 #[derive(Clone, Debug)]
 struct ServiceScheduler {
     service: Service,
@@ -50,10 +59,14 @@ impl Schedulers {
 
     /// The real server for the next new session of a service; none if no weight is above zero, or no such service.
     #[inline]
-    pub fn pick(&mut self, service: ServiceId) -> Option<Endpoint> {
+    pub fn pick(&mut self, service: ServiceId) -> Option<Pick> {
         let scheduler = self.services.get_mut(usize::from(service.0))?;
         let position = scheduler.robin.turn()?;
-        scheduler.service.real_servers.get(position).map(|server| server.endpoint)
+        scheduler
+            .service
+            .real_servers
+            .get(position)
+            .map(|server| Pick { position, endpoint: server.endpoint })
     }
 
     /// Takes over changed services. One that is still there with the same real servers goes on in its cycle, or, where a
@@ -97,7 +110,7 @@ mod tests {
     }
 
     fn picks(schedulers: &mut Schedulers, service: u16, count: usize) -> Vec<Endpoint> {
-        (0..count).map_while(|_| schedulers.pick(ServiceId(service))).collect()
+        (0..count).map_while(|_| schedulers.pick(ServiceId(service))).map(|pick| pick.endpoint).collect()
     }
 
     #[test]
