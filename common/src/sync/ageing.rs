@@ -22,16 +22,11 @@ pub fn last_seen(state: SessionState, remaining_ms: u32, timeouts: &Timeouts, no
     now - u64::from(idle_ms)
 }
 
-/// When a remote session is garbage: its owner would have ended it `remote_margin_ms` ago and has said nothing.
+/// When a remote session is garbage: its owner would have ended it `remote_margin_ms` ago and has said nothing. The deadline
+/// that the remote table's sweep goes by; its caller counts `RemoteExpired`.
 #[inline]
 pub fn remote_deadline(session: &Session, timeouts: &Timeouts) -> Millis {
     session.last_seen + u64::from(timeout_ms(session.state, timeouts)) + u64::from(timeouts.remote_margin_ms)
-}
-
-/// Whether a sweep of the remote table removes this session. The caller counts `RemoteExpired`.
-#[inline]
-pub fn is_garbage(session: &Session, timeouts: &Timeouts, now: Millis) -> bool {
-    now > remote_deadline(session, timeouts)
 }
 
 #[cfg(test)]
@@ -71,7 +66,6 @@ mod tests {
         let session = Session { last_seen: Millis(1000), ..session_v4(1) };
         let deadline = 1000 + u64::from(TIMEOUTS.tcp_established_ms + TIMEOUTS.remote_margin_ms);
 
-        assert!(!is_garbage(&session, &TIMEOUTS, Millis(deadline)));
-        assert!(is_garbage(&session, &TIMEOUTS, Millis(deadline + 1)));
+        assert_eq!(remote_deadline(&session, &TIMEOUTS), Millis(deadline));
     }
 }

@@ -78,15 +78,21 @@ const _: () = {
 // SAFETY: `repr(C)`, of a fixed size, atomics only: `PeerState` and `StreamPosition` are so too.
 unsafe impl Shared for SyncState {}
 
+/// What the file is to be.
+pub const fn spec() -> FileSpec {
+    FileSpec {
+        kind: FileKind::SyncState,
+        geometry: [PEERS_MAX as u64, STREAMS_MAX as u64, 0, 0],
+        bytes: HEADER_BYTES + size_of::<SyncState>() as u64,
+    }
+}
+
 /// Makes the file of a secondary that has never run.
 ///
 /// # Errors
 /// The file exists or cannot be made.
 pub fn create(path: &Path) -> Result<(), RegionError> {
-    let geometry = [PEERS_MAX as u64, STREAMS_MAX as u64, 0, 0];
-    let bytes = HEADER_BYTES + size_of::<SyncState>() as u64;
-    Region::create(path, &FileSpec { kind: FileKind::SyncState, geometry, bytes })?;
-    Ok(())
+    Region::create(path, &spec()).map(drop)
 }
 
 /// Maps the state. The secondary that writes it holds its NUMA node's lock.

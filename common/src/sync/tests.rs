@@ -2,6 +2,7 @@
 
 mod datagrams;
 mod rules;
+mod shared_table;
 
 use std::net::IpAddr;
 

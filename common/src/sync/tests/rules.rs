@@ -7,18 +7,18 @@ use crate::sync::apply::{Circumstances, apply};
 use crate::sync::remote::RemoteTable;
 use crate::sync::wire::{Body, Ended, Refreshed, Reported};
 
-fn reported(session: &Session) -> Body {
+pub(super) fn reported(session: &Session) -> Body {
     let Session { owner, generation, state, client, vip, local, server, .. } = *session;
     let remaining_ms = crate::sync::ageing::remaining_ms(session, &TIMEOUTS, NOW);
     Body::Upsert(Reported { owner, generation, state, remaining_ms, client, vip, local, server })
 }
 
-fn ended(session: &Session) -> Body {
+pub(super) fn ended(session: &Session) -> Body {
     let Session { owner, generation, state, client, vip, .. } = *session;
     Body::Delete(Ended { owner, generation, state, client, vip })
 }
 
-fn refreshed(session: &Session) -> Body {
+pub(super) fn refreshed(session: &Session) -> Body {
     let Session { owner, generation, state, client, vip, .. } = *session;
     let remaining_ms = crate::sync::ageing::remaining_ms(session, &TIMEOUTS, NOW);
     Body::Refresh(Refreshed { owner, generation, state, remaining_ms, client, vip })
