@@ -72,9 +72,9 @@ impl Readers {
     /// Writer only: begins a new epoch. What was unlinked before is through when [`Readers::have_passed`] says so.
     pub fn advance(&self) -> u64 {
         let epoch = self.epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
-        // SYNC epoch-begun: pairs with the acquire load of `note`.
+        // SYNC epoch-begun: pairs with the acquire load of `quiesce`.
         self.epoch.store(epoch, Ordering::Release);
-        // SYNC reader-online: pairs with the fence of `note`. Either this writer sees that a reader came online, or that
+        // SYNC reader-online: pairs with the fence of `quiesce`. Either this writer sees that a reader came online, or that
         // reader sees all that was unlinked before.
         fence(Ordering::SeqCst);
         epoch
@@ -83,7 +83,7 @@ impl Readers {
     /// Writer only: whether every online reader has noted `epoch`.
     pub fn have_passed(&self, epoch: u64) -> bool {
         self.slots.iter().all(|slot| {
-            // SYNC reader-quiet: pairs with the release stores of `note` and `leave`.
+            // SYNC reader-quiet: pairs with the release stores of `quiesce` and `leave`.
             let noted = slot.epoch.load(Ordering::Acquire);
             noted == 0 || noted >= epoch
         })
