@@ -24,6 +24,9 @@ pub const LAYOUT_VERSION: u32 = 1;
 /// Words that describe what the file holds; their meaning depends on the kind.
 pub const GEOMETRY_WORDS: usize = 4;
 
+const GEOMETRY_NAMES: [&str; GEOMETRY_WORDS] =
+    ["geometry word 0", "geometry word 1", "geometry word 2", "geometry word 3"];
+
 /// What a shared file holds. The numbers stand in the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -268,6 +271,18 @@ impl Header {
     /// The geometry words.
     pub fn geometry(&self) -> [u64; GEOMETRY_WORDS] {
         std::array::from_fn(|word| self.geometry[word].load(Ordering::Relaxed))
+    }
+
+    /// Checks that the file is what `spec` says: for a caller that knows what the config asks for.
+    ///
+    /// # Errors
+    /// The first geometry word that differs.
+    pub fn check_geometry(&self, spec: &FileSpec) -> Result<(), HeaderError> {
+        let words = GEOMETRY_NAMES.into_iter().zip(self.geometry()).zip(spec.geometry);
+        match words.into_iter().find(|((_, found), expected)| found != expected) {
+            Some(((word, found), expected)) => Err(HeaderError::Geometry { word, found, expected }),
+            None => Ok(()),
+        }
     }
 
     /// The pid of the process that last took the file's exclusive lock; zero if none ever did.

@@ -66,16 +66,21 @@ pub enum RingError {
 /// # Errors
 /// The shape is wrong, or the file cannot be made.
 pub fn create(path: &Path, kind: FileKind, slots: u32, item_bytes: u32) -> Result<(), RingError> {
-    let (slots, item_bytes) = (u64::from(slots), u64::from(item_bytes));
-    let bytes = file_bytes(slots, item_bytes).ok_or(RingError::Shape { slots, item_bytes })?;
-    Region::create(path, &FileSpec { kind, geometry: [slots, item_bytes, 0, 0], bytes })?;
+    Region::create(path, &spec(kind, u64::from(slots), u64::from(item_bytes))?)?;
     Ok(())
 }
 
-/// Bytes of the file of a ring of this shape, before rounding to pages; `None` if there can be no such ring.
-pub fn file_bytes(slots: u64, item_bytes: u64) -> Option<u64> {
+/// What the file of a ring of this shape is to be.
+///
+/// # Errors
+/// There can be no such ring.
+pub fn spec(kind: FileKind, slots: u64, item_bytes: u64) -> Result<FileSpec, RingError> {
     let possible = slots.is_power_of_two() && slots <= 1 << 31 && (1..=ITEM_BYTES_MAX).contains(&item_bytes);
-    possible.then(|| SLOTS_OFFSET + slots * 8 * slot_words(item_bytes))
+    if !possible {
+        return Err(RingError::Shape { slots, item_bytes });
+    }
+    let bytes = SLOTS_OFFSET + slots * 8 * slot_words(item_bytes);
+    Ok(FileSpec { kind, geometry: [slots, item_bytes, 0, 0], bytes })
 }
 
 /// Words of a slot: the item's length in bytes, then the item, up to a whole cache line.
@@ -96,9 +101,9 @@ impl Ring {
     fn attach(path: &Path, kind: FileKind) -> Result<Ring, RingError> {
         let region = Region::open(path, kind)?;
         let [slots, item_bytes, ..] = region.header().geometry();
-        let needed = file_bytes(slots, item_bytes).ok_or(RingError::Shape { slots, item_bytes })?;
+        let needed = spec(kind, slots, item_bytes)?.bytes;
         if needed > region.bytes() {
-            let source = HeaderError::Geometry { word: "size", found: region.bytes(), expected: needed };
+            let source = HeaderError::Geometry { word: "file size", found: region.bytes(), expected: needed };
             return Err(RegionError::Header { path: path.to_owned(), source }.into());
         }
         let slot_words = slot_words(item_bytes);
