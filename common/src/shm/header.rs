@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use thiserror::Error;
-use zerocopy::{FromBytes, IntoBytes};
 
-use super::shared::Shared;
+use super::shared::shared_struct;
 use crate::flow::HashKey;
 
 /// Bytes of the header; what the file holds begins here.
@@ -181,19 +180,20 @@ fn kind_name(number: u32) -> &'static str {
     FileKind::from_number(number).map_or("unknown", FileKind::stem)
 }
 
-/// The header as it lies in the file. Written once, when the file is made, except for the holder.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C)]
-pub struct Header {
-    magic: AtomicU64,
-    layout_version: AtomicU32,
-    kind: AtomicU32,
-    total_bytes: AtomicU64,
-    hash_key: [AtomicU64; 2],
-    geometry: [AtomicU64; GEOMETRY_WORDS],
-    ready: AtomicU32,
-    holder_pid: AtomicU32,
-    reserved: [AtomicU64; 502],
+shared_struct! {
+    /// The header as it lies in the file. Written once, when the file is made, except for the holder.
+    #[repr(C)]
+    pub struct Header {
+        magic: AtomicU64,
+        layout_version: AtomicU32,
+        kind: AtomicU32,
+        total_bytes: AtomicU64,
+        hash_key: [AtomicU64; 2],
+        geometry: [AtomicU64; GEOMETRY_WORDS],
+        ready: AtomicU32,
+        holder_pid: AtomicU32,
+        reserved: [AtomicU64; 502],
+    }
 }
 
 const _: () = {
@@ -204,9 +204,6 @@ const _: () = {
     assert!(std::mem::offset_of!(Header, ready) == 72);
     assert!(std::mem::offset_of!(Header, holder_pid) == 76);
 };
-
-// SAFETY: `repr(C)`, of a fixed size, atomics only.
-unsafe impl Shared for Header {}
 
 impl Header {
     /// Writes the header of a new file of `total_bytes`, the ready flag last, and draws its hash key.

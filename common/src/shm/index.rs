@@ -7,9 +7,7 @@
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 
-use zerocopy::{FromBytes, IntoBytes};
-
-use super::shared::{Mapped, Shared};
+use super::shared::{Mapped, shared_struct};
 
 /// Slots of a bucket.
 pub const BUCKET_SLOTS: usize = 10;
@@ -20,15 +18,16 @@ pub const READ_ATTEMPTS: u32 = 32;
 /// Most buckets of an index: up to here a hash's two places and its tag share no bits.
 pub const BUCKETS_MAX: u64 = 1 << 24;
 
-/// One bucket.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C, align(64))]
-pub struct Bucket {
-    /// Odd while the writer changes the bucket; two higher after each change.
-    lock: AtomicU32,
-    tags: [AtomicU16; BUCKET_SLOTS],
-    /// Record number plus one; zero is an empty slot, whatever its tag.
-    records: [AtomicU32; BUCKET_SLOTS],
+shared_struct! {
+    /// One bucket.
+    #[repr(C, align(64))]
+    pub struct Bucket {
+        /// Odd while the writer changes the bucket; two higher after each change.
+        lock: AtomicU32,
+        tags: [AtomicU16; BUCKET_SLOTS],
+        /// Record number plus one; zero is an empty slot, whatever its tag.
+        records: [AtomicU32; BUCKET_SLOTS],
+    }
 }
 
 const _: () = {
@@ -36,9 +35,6 @@ const _: () = {
     assert!(std::mem::offset_of!(Bucket, tags) == 4);
     assert!(std::mem::offset_of!(Bucket, records) == 24);
 };
-
-// SAFETY: `repr(C)`, of a fixed size, atomics only.
-unsafe impl Shared for Bucket {}
 
 /// Where a key may stand: either of two buckets, under a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,30 +7,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use thiserror::Error;
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::process::ProcessName;
 use super::region::{Region, RegionError};
-use super::shared::{Mapped, Shared};
+use super::shared::{Mapped, shared_struct};
 
 /// Readers that can be registered at a time.
 pub const READERS_MAX: usize = 64;
 
-/// A reader's cache line: the reader writes it, the structural writer reads it.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C, align(64))]
-pub struct ReaderSlot {
-    /// The epoch that the reader noted last; zero while it is offline.
-    epoch: AtomicU64,
-    /// The reader's process ([`ProcessName::to_word`]); zero if the slot is free.
-    process: AtomicU64,
-    reserved: [AtomicU64; 6],
+shared_struct! {
+    /// A reader's cache line: the reader writes it, the structural writer reads it.
+    #[repr(C, align(64))]
+    pub struct ReaderSlot {
+        /// The epoch that the reader noted last; zero while it is offline.
+        epoch: AtomicU64,
+        /// The reader's process ([`ProcessName::to_word`]); zero if the slot is free.
+        process: AtomicU64,
+        reserved: [AtomicU64; 6],
+    }
 }
 
 const _: () = assert!(size_of::<ReaderSlot>() == 64 && align_of::<ReaderSlot>() == 64);
-
-// SAFETY: `repr(C)`, of a fixed size, atomics only.
-unsafe impl Shared for ReaderSlot {}
 
 /// Why a reader could not be registered.
 #[derive(Debug, Error, PartialEq, Eq)]

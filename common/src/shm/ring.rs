@@ -7,31 +7,31 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::dirty::DirtyRanges;
 use super::header::{FileKind, FileSpec, HEADER_BYTES, HeaderError};
 use super::region::{Region, RegionError};
-use super::shared::{Mapped, Shared};
+use super::shared::{Mapped, shared_struct};
 
 /// Largest item that a ring can be made for.
 pub const ITEM_BYTES_MAX: u64 = 65_536;
 
 const SLOTS_OFFSET: u64 = HEADER_BYTES + 4096;
 
-/// The two indices, each in a cache line of its owner's, and the dirty ranges: a page after the header. Both indices count
-/// up for ever and are taken modulo the number of slots.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C, align(64))]
-struct Control {
-    /// Items consumed. Written by the consumer.
-    head: AtomicU64,
-    reserved0: [AtomicU64; 7],
-    /// Items produced. Written by the producer.
-    tail: AtomicU64,
-    reserved1: [AtomicU64; 7],
-    dirty: DirtyRanges,
-    reserved2: [AtomicU64; 464],
+shared_struct! {
+    /// The two indices, each in a cache line of its owner's, and the dirty ranges: a page after the header. Both indices count
+    /// up for ever and are taken modulo the number of slots.
+    #[repr(C, align(64))]
+    struct Control {
+        /// Items consumed. Written by the consumer.
+        head: AtomicU64,
+        reserved0: [AtomicU64; 7],
+        /// Items produced. Written by the producer.
+        tail: AtomicU64,
+        reserved1: [AtomicU64; 7],
+        dirty: DirtyRanges,
+        reserved2: [AtomicU64; 464],
+    }
 }
 
 const _: () = {
@@ -39,9 +39,6 @@ const _: () = {
     assert!(std::mem::offset_of!(Control, tail) == 64);
     assert!(std::mem::offset_of!(Control, dirty) == 128);
 };
-
-// SAFETY: `repr(C)`, of a fixed size, atomics only.
-unsafe impl Shared for Control {}
 
 /// Why a ring could not be made or attached.
 #[derive(Debug, Error)]
