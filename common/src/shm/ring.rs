@@ -72,12 +72,14 @@ pub fn create(path: &Path, kind: FileKind, slots: u32, item_bytes: u32) -> Resul
 /// # Errors
 /// There can be no such ring.
 pub fn spec(kind: FileKind, slots: u64, item_bytes: u64) -> Result<FileSpec, RingError> {
-    let possible = slots.is_power_of_two() && slots <= 1 << 31 && (1..=ITEM_BYTES_MAX).contains(&item_bytes);
-    if !possible {
-        return Err(RingError::Shape { slots, item_bytes });
-    }
-    let bytes = SLOTS_OFFSET + slots * 8 * slot_words(item_bytes);
+    let bytes = file_bytes(slots, item_bytes).ok_or(RingError::Shape { slots, item_bytes })?;
     Ok(FileSpec { kind, geometry: [slots, item_bytes, 0, 0], bytes })
+}
+
+/// Bytes of the file of a ring of this shape, before rounding to pages; `None` if there can be no such ring.
+pub fn file_bytes(slots: u64, item_bytes: u64) -> Option<u64> {
+    let possible = slots.is_power_of_two() && slots <= 1 << 31 && (1..=ITEM_BYTES_MAX).contains(&item_bytes);
+    possible.then(|| SLOTS_OFFSET + slots * 8 * slot_words(item_bytes))
 }
 
 /// Words of a slot: the item's length in bytes, then the item, up to a whole cache line.
