@@ -38,6 +38,10 @@ identity!(
     ServiceId(u16)
 );
 identity!(
+    /// A sync domain: its position in this node's `sync.domains`. Never leaves the machine.
+    SyncDomainId(u8)
+);
+identity!(
     /// How often a session has changed its owner. Only ever grows.
     Generation(u32)
 );

@@ -3,7 +3,8 @@
 //! Nothing here knows DPDK, needs root or hugepages: what parses, looks up, rewrites, encodes, decodes and decides works
 //! on slices and atomics. Imports point down the layers only (ARCHITECTURE.md lists them).
 
-// Layer 1: time and identities.
+// Layer 1: time, identities, flow keys.
+pub mod flow;
 pub mod id;
 pub mod time;
 
@@ -11,12 +12,14 @@ pub mod time;
 pub mod packet;
 pub mod shm;
 
-// Layer 3: flows, services, counters, config, steering, the kernel's neighbours.
+// Layer 3: services, counters, config, steering, the kernel's neighbours.
 pub mod config;
 pub mod counter;
-pub mod flow;
+pub mod idle;
 pub mod neighbour;
 pub mod netlink;
+pub mod punt;
+pub mod runtime;
 pub mod service;
 pub mod steering;
 
@@ -28,6 +31,7 @@ pub mod session;
 pub mod nat;
 pub mod sync;
 
-// Layer 6: the worker's pipeline and the control protocol.
+// Layer 6: the worker's pipeline, the control protocol and the list of table files.
 pub mod control;
+pub mod files;
 pub mod pipeline;

@@ -1,4 +1,4 @@
-//! Time as the tables and the sync protocol use it: passed in, in milliseconds, comparable between processes.
+//! Time as the tables and the sync protocol use it: passed in, comparable between the processes of one machine.
 
 use std::ops::{Add, Sub};
 
@@ -33,5 +33,27 @@ impl Sub<u64> for Millis {
 
     fn sub(self, milliseconds: u64) -> Millis {
         Millis(self.0.saturating_sub(milliseconds))
+    }
+}
+
+/// Microseconds of the same clock, for what is shorter than a millisecond: how long a record waits for its datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Micros(pub u64);
+
+impl Micros {
+    /// The machine's clock, read now.
+    pub fn now() -> Micros {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        Micros(time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000)
+    }
+
+    /// The same instant in milliseconds, rounded down.
+    pub fn millis(self) -> Millis {
+        Millis(self.0 / 1000)
+    }
+
+    /// Microseconds from `earlier` to `self`; zero if `earlier` is later.
+    pub fn since(self, earlier: Micros) -> u64 {
+        self.0.saturating_sub(earlier.0)
     }
 }

@@ -1,3 +1,95 @@
 //! The operator's command.
 
-fn main() {}
+mod arguments;
+mod counters;
+mod files;
+mod filter;
+mod peers;
+mod report;
+mod services;
+mod sessions;
+mod status;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use baton_common::config::{self, Config};
+use baton_common::control::{CallError, Client, socket_path};
+use baton_common::time::Millis;
+use clap::{CommandFactory, Parser, error::ErrorKind};
+
+use arguments::{Arguments, Command};
+use counters::CountersReport;
+use peers::PeersReport;
+use report::Report;
+use services::ServicesReport;
+use sessions::SessionsReport;
+use status::StatusReport;
+
+/// How long the primary may take to answer.
+const PRIMARY_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("batonctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.print_default {
+        report::print_text(config::SAMPLE)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if arguments.check {
+        let (text, good) = config::check_report(&arguments.config);
+        report::print_text(&text)?;
+        return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let Some(command) = &arguments.command else {
+        Arguments::command().error(ErrorKind::MissingSubcommand, "a command is needed: see --help").exit();
+    };
+    let config = Config::load(&arguments.config)?;
+    show(command, &config, arguments.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(command: &Command, config: &Config, json: bool) -> Result<()> {
+    match command {
+        Command::Status => print(&StatusReport(primary(config)?.status()?), json),
+        Command::Services => print(&ServicesReport { services: primary(config)?.services()? }, json),
+        Command::Counters { all, per_thread } => {
+            let blocks = files::counters(config)?;
+            print(&CountersReport::read(&counters::threads(config), &blocks, *all, *per_thread), json)
+        }
+        Command::Sessions(arguments) => {
+            let tables = files::tables(config, &arguments.filter)?;
+            let scan = |visit: &mut dyn FnMut(_, _)| tables.iter().map(|table| table.scan(visit)).sum();
+            print(&SessionsReport::collect(scan, arguments, Millis::now()), json)
+        }
+        Command::Peers => print(&peers(config)?, json),
+    }
+}
+
+fn peers(config: &Config) -> Result<PeersReport> {
+    if !config.sync.enabled {
+        return Ok(PeersReport::new(config, &[], Vec::new(), Millis::now()));
+    }
+    let (threads, blocks) = (counters::threads(config), files::counters(config)?);
+    // The secondaries' blocks are the last ones.
+    let first = threads.len() - config.sync.domains.len();
+    let counted = CountersReport::read(&threads[first..], &blocks[first..], false, false);
+    Ok(PeersReport::new(config, &files::peers(config)?, counted.counters, Millis::now()))
+}
+
+fn primary(config: &Config) -> Result<Client, CallError> {
+    Client::connect(&socket_path(&config.paths.runtime), PRIMARY_TIMEOUT)
+}
+
+fn print(report: &impl Report, json: bool) -> Result<()> {
+    report::print(report, json).context("cannot write to standard output")
+}

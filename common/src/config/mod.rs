@@ -2,6 +2,23 @@
 //!
 //! The types here are the validated ones: whoever holds a [`Config`] need check nothing again.
 
+mod error;
+mod field_path;
+mod load;
+mod locate;
+mod raw;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+pub use error::{ConfigError, Problem};
+pub use load::{DEFAULT_PATH, SAMPLE, check_report};
+pub use locate::Position;
+pub use validate::{
+    DOMAINS_MAX, LOCAL_ADDRESSES_MAX, PEERS_MAX, REAL_SERVERS_MAX, SERVICES_MAX, WORKERS_MAX,
+};
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 

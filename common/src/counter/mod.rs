@@ -152,6 +152,10 @@ counters! {
     RemoteExpired = 80, "remote_expired", "sessions";
     /// Frames on the secondary's queue that are no sync datagrams.
     SyncRxForeign = 81, "sync_rx_foreign", "packets";
+    /// Events of sessions that another node owns: only the owner reports a session.
+    EventsForeign = 82, "events_foreign", "events";
+    /// Unknown optional extensions inside records that were applied without them.
+    SyncSkippedExtensions = 83, "sync_skipped_extensions", "extensions";
 
     /// Datagram shorter than its header.
     SyncRejectTruncated = 96, "sync_reject_truncated", "datagrams";
@@ -189,4 +193,18 @@ counters! {
     SyncRejectTableFull = 112, "sync_reject_table_full", "records";
     /// Session that is in this node's own table: a remote one never replaces it.
     SyncRejectLocalSession = 113, "sync_reject_local_session", "records";
+    /// Header with a field out of its range.
+    SyncRejectHeaderField = 114, "sync_reject_header_field", "datagrams";
+    /// Datagram that names this node as its sender: two nodes have the same number, or it was reflected.
+    SyncRejectOwnNode = 115, "sync_reject_own_node", "datagrams";
+    /// Sender counts its memberships differently: one side is configured for another kind of membership.
+    SyncRejectMembershipEpoch = 116, "sync_reject_membership_epoch", "datagrams";
+    /// No room to keep another sender's position.
+    SyncRejectPeersFull = 117, "sync_reject_peers_full", "datagrams";
+    /// Datagram so far behind its stream that it may be a repetition.
+    SyncRejectTooOld = 118, "sync_reject_too_old", "datagrams";
+    /// Record with an extension of an unknown type that must be understood.
+    SyncRejectExtension = 119, "sync_reject_extension", "records";
+    /// Session whose server-side flow belongs to another owner's session already.
+    SyncRejectConflict = 120, "sync_reject_conflict", "records";
 }

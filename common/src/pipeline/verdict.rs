@@ -2,6 +2,8 @@
 
 use crate::counter::Counter;
 use crate::id::WorkerId;
+use crate::nat::RewriteError;
+use crate::packet::Malformed;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,8 +14,8 @@ pub enum Verdict {
     Punt,
     /// Another worker's.
     Handoff(WorkerId),
-    /// A sync datagram: pass it to the secondary of this sync domain (its position in the config).
-    Sync(u8),
+    /// A sync datagram: pass it to the secondary of the worker's NUMA node.
+    Sync,
     /// Nobody's.
     Drop(DropReason),
 }
@@ -77,4 +79,22 @@ drop_reasons! {
     NotForUs => DropNotForUs;
     /// Larger than the port's MTU.
     TooBig => DropTooBig;
+}
+
+impl From<Malformed> for DropReason {
+    fn from(reason: Malformed) -> DropReason {
+        match reason {
+            Malformed::IpChecksum => DropReason::IpChecksum,
+            _ => DropReason::Malformed,
+        }
+    }
+}
+
+impl From<RewriteError> for DropReason {
+    fn from(error: RewriteError) -> DropReason {
+        match error {
+            RewriteError::HopLimit => DropReason::TtlExpired,
+            RewriteError::FamilyMismatch | RewriteError::NotAsParsed => DropReason::Malformed,
+        }
+    }
 }

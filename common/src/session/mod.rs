@@ -4,6 +4,7 @@ pub mod expiry;
 pub mod local_ports;
 pub mod record;
 pub mod table;
+pub mod tcp;
 
 use crate::flow::{Endpoint, FlowKey, Protocol};
 use crate::id::{Generation, NodeId};

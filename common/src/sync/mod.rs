@@ -1,1 +1,29 @@
-//! The sync protocol: events, wire format, batching, sending, receiving.
+//! The sync protocol: how the sessions of one node come to stand in the remote tables of the others.
+//!
+//! Nothing here does I/O: events, datagrams and time go in; datagrams and table writes come out.
+//!
+//! - [`event`]: what a worker tells its node's secondary.
+//! - [`wire`]: what secondaries tell each other, as bytes.
+//! - [`sender`]: events in, datagrams out.
+//! - [`receiver`]: datagrams in, table writes out.
+//! - [`state`]: what a restarted secondary must know to go on, in shared memory.
+
+mod address;
+pub mod ageing;
+mod apply;
+pub mod event;
+#[cfg(test)]
+mod fixture;
+mod position;
+pub mod receiver;
+mod reject;
+pub mod remote;
+pub mod roster;
+pub mod sender;
+pub mod state;
+#[cfg(test)]
+mod tests;
+pub mod wire;
+
+pub use position::{Arrival, StreamPosition, WINDOW};
+pub use reject::Reject;

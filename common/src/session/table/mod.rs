@@ -145,6 +145,11 @@ impl SessionTable {
         })
     }
 
+    /// The key of the table's hash.
+    pub fn hash_key(&self) -> HashKey {
+        self.key
+    }
+
     /// The hash of a key in this table.
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> FlowHash {

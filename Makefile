@@ -1,0 +1,74 @@
+# The commands of everyday work; `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# Where things go. The units name /usr/local; `install` writes the PREFIX that was asked for into them.
+DESTDIR    :=
+PREFIX     := /usr/local
+SYSCONFDIR := /etc
+BINDIR     := $(PREFIX)/bin
+UNITDIR    := $(PREFIX)/lib/systemd/system
+DOCDIR     := $(PREFIX)/share/doc/baton
+CONFIG     := $(SYSCONFDIR)/baton/baton.ron
+
+# BUILT names a directory with ready binaries: `install` then builds nothing.
+BUILT    :=
+BINARIES := baton-hugepages baton-primary baton-sync batonctl
+UNITS    := $(notdir $(wildcard systemd/*.service systemd/*.target))
+DOCS     := README.md ARCHITECTURE.md CHANGELOG.md LICENSE conf/baton.ron $(wildcard docs/*.md)
+SCRIPTS  := .ci/run tests/run $(wildcard tests/install-deps)
+
+.PHONY: help deps build demo test unit lint install uninstall
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
+
+deps: ## Install what is missing on Debian 12: libdpdk, clang, test programs (needs root if anything is)
+	@tests/install-deps
+
+build: deps ## Build the release binaries
+	@cargo build --release --workspace
+	@echo "binaries: $(TARGET)/release/"
+
+demo: build ## Kill a balancer under live connections, count what is lost
+	@$(TARGET)/release/baton-lab demo
+
+test: deps lint ## Lint, then all tests; ends with `N passed, N failed` (needs root)
+	@tests/run default root
+
+unit: deps ## Only the tests that need no root
+	@tests/run default
+
+lint: deps ## Formatting, clippy, documentation, shell scripts
+	@cargo fmt --all --check
+	@cargo clippy --quiet --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
+	@if command -v shellcheck >/dev/null; then shellcheck --severity=warning $(SCRIPTS); else echo "lint: no shellcheck here, scripts not checked"; fi
+	@echo "lint: clean"
+
+install: $(if $(BUILT),,build) ## Binaries, units, documents, sample config; honours DESTDIR, PREFIX, SYSCONFDIR
+	@install -d $(addprefix "$(DESTDIR)",$(BINDIR) $(UNITDIR) $(DOCDIR) $(dir $(CONFIG)))
+	@install -m 755 $(addprefix $(or $(BUILT),$(TARGET)/release)/,$(BINARIES)) "$(DESTDIR)$(BINDIR)"
+	@for unit in $(UNITS); do \
+		sed -e 's|/usr/local/bin/|$(BINDIR)/|' -e 's|/usr/local/share/doc/baton/|$(DOCDIR)/|' -e 's|/etc/baton/|$(dir $(CONFIG))|' \
+			"systemd/$$unit" | install -m 644 /dev/stdin "$(DESTDIR)$(UNITDIR)/$$unit"; \
+	done
+	@for document in $(DOCS); do install -D -m 644 "$$document" "$(DESTDIR)$(DOCDIR)/$$document"; done
+	@if [ -e "$(DESTDIR)$(CONFIG)" ]; then echo "kept:      $(DESTDIR)$(CONFIG)"; \
+		else install -m 640 conf/baton.ron "$(DESTDIR)$(CONFIG)"; echo "config:    $(DESTDIR)$(CONFIG)"; fi
+	@echo "binaries:  $(DESTDIR)$(BINDIR)"
+	@echo "units:     $(DESTDIR)$(UNITDIR)"
+	@echo "documents: $(DESTDIR)$(DOCDIR)"
+	@if [ -z "$(DESTDIR)" ]; then \
+		echo "next:      edit $(CONFIG); systemctl daemon-reload; systemctl enable --now baton.target"; fi
+
+uninstall: ## Remove what `install` put there; a config that was edited stays
+	@rm -f $(addprefix "$(DESTDIR)$(BINDIR)"/,$(BINARIES)) $(addprefix "$(DESTDIR)$(UNITDIR)"/,$(UNITS)) \
+		$(addprefix "$(DESTDIR)$(DOCDIR)"/,$(DOCS))
+	@if cmp -s conf/baton.ron "$(DESTDIR)$(CONFIG)"; then rm -f "$(DESTDIR)$(CONFIG)"; \
+		elif [ -e "$(DESTDIR)$(CONFIG)" ]; then echo "kept, because it was edited: $(DESTDIR)$(CONFIG)"; fi
+	@rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(DOCDIR)/conf" "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)" "$(DESTDIR)$(dir $(CONFIG))" 2>/dev/null || true

@@ -1,1 +1,0 @@
-//! The control protocol between batonctl and the primary.

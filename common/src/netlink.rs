@@ -1,1 +1,0 @@
-//! The kernel's neighbours and routes, mirrored over netlink.

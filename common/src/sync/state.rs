@@ -1,0 +1,430 @@
+//! The sync state: what a restarted secondary must know to go on where the dead one stopped. Lies in shared memory.
+//!
+//! ```text
+//! 0      boot epoch of this sender (u64)
+//! 8      last sequence number used, per stream (4 × u64)
+//! 40     0 (3 × u64)
+//! 64     512 peers, 128 bytes each:
+//!          0  identity (u32): node | numa << 16; 0 if the slot is free
+//!          4  0 (u32)
+//!          8  boot epoch of the peer (u64)
+//!         16  last heard, ms of this machine's monotonic clock (u64)
+//!         24  datagrams accepted (u64)
+//!         32  records applied (u64)
+//!         40  sequence numbers skipped (u64)
+//!         48  datagrams late (u64)
+//!         56  datagrams and records rejected (u64)
+//!         64  per stream: highest sequence (u64), received (u64) (4 × 16 bytes)
+//! ```
+//!
+//! Everything is in the machine's byte order and valid when zero. One writer: the secondary that holds the NUMA node's lock.
+//! Anyone may read. Whatever values a dead writer left, no operation here panics, and none reuses a sequence number.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::Reject;
+use super::position::{Arrival, StreamPosition};
+use super::wire::{STREAMS_MAX, StreamId};
+use crate::id::{NodeId, NumaId};
+use crate::shm::header::{FileKind, FileSpec, HEADER_BYTES};
+use crate::shm::region::{Region, RegionError};
+use crate::shm::shared::{Mapped, Shared};
+use crate::time::Millis;
+
+/// Senders whose positions can be kept: 64 nodes with 8 NUMA nodes each.
+pub const PEERS_MAX: usize = 512;
+
+/// Silence after which a sender's slot may be given to another, if no slot is free. Milliseconds.
+const SLOT_REUSE_MS: u64 = 3_600_000;
+
+/// The content of `sync-state-<numa>`; see the module's diagram.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C, align(64))]
+pub struct SyncState {
+    boot_epoch: AtomicU64,
+    last_sequence: [AtomicU64; STREAMS_MAX],
+    reserved: [AtomicU64; 3],
+    peers: [PeerState; PEERS_MAX],
+}
+
+/// What is known of one sender.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C, align(64))]
+pub struct PeerState {
+    identity: AtomicU32,
+    reserved: AtomicU32,
+    boot_epoch: AtomicU64,
+    last_heard_ms: AtomicU64,
+    datagrams: AtomicU64,
+    records: AtomicU64,
+    gaps: AtomicU64,
+    late: AtomicU64,
+    rejects: AtomicU64,
+    streams: [StreamPosition; STREAMS_MAX],
+}
+
+const _: () = {
+    assert!(size_of::<PeerState>() == 128 && align_of::<PeerState>() == 64);
+    assert!(std::mem::offset_of!(PeerState, rejects) == 56);
+    assert!(std::mem::offset_of!(PeerState, streams) == 64);
+    assert!(std::mem::offset_of!(SyncState, last_sequence) == 8);
+    assert!(std::mem::offset_of!(SyncState, peers) == 64);
+    assert!(size_of::<SyncState>() == 64 + 128 * PEERS_MAX);
+};
+
+// SAFETY: `repr(C)`, of a fixed size, atomics only: `PeerState` and `StreamPosition` are so too.
+unsafe impl Shared for SyncState {}
+
+/// What the file is to be.
+pub const fn spec() -> FileSpec {
+    FileSpec {
+        kind: FileKind::SyncState,
+        geometry: [PEERS_MAX as u64, STREAMS_MAX as u64, 0, 0],
+        bytes: HEADER_BYTES + size_of::<SyncState>() as u64,
+    }
+}
+
+/// Makes the file of a secondary that has never run.
+///
+/// # Errors
+/// The file exists or cannot be made.
+pub fn create(path: &Path) -> Result<(), RegionError> {
+    Region::create(path, &spec()).map(drop)
+}
+
+/// Maps the state. The secondary that writes it holds its NUMA node's lock.
+///
+/// # Errors
+/// There is no such file, or it is not one of this build's.
+pub fn attach(path: &Path) -> Result<Mapped<SyncState>, RegionError> {
+    Mapped::new(&Region::open(path, FileKind::SyncState)?, HEADER_BYTES)
+}
+
+/// Maps the state to look at [`SyncState::peers`]; nothing else may be called on it.
+///
+/// # Errors
+/// There is no such file, or it is not one of this build's.
+pub fn attach_read_only(path: &Path) -> Result<Mapped<SyncState>, RegionError> {
+    Mapped::new(&Region::open_read_only(path, FileKind::SyncState)?, HEADER_BYTES)
+}
+
+/// What is known of one sender, for people.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PeerSnapshot {
+    /// The sender.
+    pub node: NodeId,
+    /// Its NUMA node.
+    pub numa: NumaId,
+    /// Its boot epoch.
+    pub boot_epoch: u64,
+    /// When it was last heard, milliseconds of this machine's monotonic clock.
+    pub last_heard_ms: u64,
+    /// Datagrams accepted.
+    pub datagrams: u64,
+    /// Records applied.
+    pub records: u64,
+    /// Sequence numbers skipped.
+    pub gaps: u64,
+    /// Datagrams that came after a later one.
+    pub late: u64,
+    /// Datagrams and records rejected.
+    pub rejects: u64,
+    /// The highest sequence number received, per stream.
+    pub highest: [u64; STREAMS_MAX],
+}
+
+/// Adds to a word that only the caller writes.
+fn add(word: &AtomicU64, count: u64) {
+    word.store(word.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+}
+
+const fn zeros<const N: usize>() -> [AtomicU64; N] {
+    [const { AtomicU64::new(0) }; N]
+}
+
+impl SyncState {
+    /// The state of a secondary that has never run, for tests and tools that have no shared memory.
+    pub const fn new() -> SyncState {
+        SyncState {
+            boot_epoch: AtomicU64::new(0),
+            last_sequence: zeros(),
+            reserved: zeros(),
+            peers: [const { PeerState::new() }; PEERS_MAX],
+        }
+    }
+
+    /// Begins or resumes this sender's life, and returns its boot epoch.
+    ///
+    /// A state that was used before keeps its epoch, and its sequence numbers go on. A new one takes `epoch`, which must be
+    /// higher than any that this sender had before its state was lost: the wall clock in nanoseconds.
+    pub fn begin(&self, epoch: u64) -> u64 {
+        let kept = self.boot_epoch.load(Ordering::Relaxed);
+        if kept != 0 {
+            return kept;
+        }
+        let epoch = epoch.max(1);
+        self.boot_epoch.store(epoch, Ordering::Relaxed);
+        epoch
+    }
+
+    /// This sender's boot epoch; 0 before the first [`begin`](SyncState::begin).
+    pub fn boot_epoch(&self) -> u64 {
+        self.boot_epoch.load(Ordering::Relaxed)
+    }
+
+    /// Takes the next sequence number of a stream.
+    ///
+    /// It is stored as used before it is returned: a secondary killed right here leaves a gap of one, never a number used
+    /// twice.
+    pub fn take_sequence(&self, stream: StreamId) -> u64 {
+        let word = &self.last_sequence[stream.index()];
+        let sequence = word.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        word.store(sequence, Ordering::Relaxed);
+        sequence
+    }
+
+    /// The last sequence number that was used of a stream; 0 if none was.
+    pub fn last_sequence(&self, stream: StreamId) -> u64 {
+        self.last_sequence[stream.index()].load(Ordering::Relaxed)
+    }
+
+    /// The slot of a sender; one is taken for it if it has none.
+    ///
+    /// # Errors
+    /// `PeersFull`: every slot is taken by a sender that was heard within the last hour.
+    pub fn peer(&self, node: NodeId, numa: NumaId, now: Millis) -> Result<&PeerState, Reject> {
+        let identity = PeerState::identity_of(node, numa);
+        if let Some(peer) = self.peers.iter().find(|peer| peer.identity.load(Ordering::Relaxed) == identity) {
+            return Ok(peer);
+        }
+        let free = self.peers.iter().find(|peer| peer.identity.load(Ordering::Relaxed) == 0);
+        let slot = free.or_else(|| {
+            let silent = |peer: &PeerState| now.since(Millis(peer.last_heard_ms.load(Ordering::Relaxed)));
+            self.peers.iter().max_by_key(|peer| silent(peer)).filter(|peer| silent(peer) > SLOT_REUSE_MS)
+        });
+        let peer = slot.ok_or(Reject::PeersFull)?;
+        peer.take(identity);
+        Ok(peer)
+    }
+
+    /// What is known of every sender.
+    pub fn peers(&self) -> impl Iterator<Item = PeerSnapshot> + use<'_> {
+        self.peers.iter().filter_map(PeerState::snapshot)
+    }
+}
+
+impl Default for SyncState {
+    fn default() -> Self {
+        SyncState::new()
+    }
+}
+
+impl PeerState {
+    const fn new() -> PeerState {
+        PeerState {
+            identity: AtomicU32::new(0),
+            reserved: AtomicU32::new(0),
+            boot_epoch: AtomicU64::new(0),
+            last_heard_ms: AtomicU64::new(0),
+            datagrams: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            rejects: AtomicU64::new(0),
+            streams: [const { StreamPosition::new() }; STREAMS_MAX],
+        }
+    }
+
+    fn identity_of(node: NodeId, numa: NumaId) -> u32 {
+        u32::from(node.0) | u32::from(numa.0) << 16
+    }
+
+    /// Gives this slot to a sender. Killed halfway, the slot is free, or in use with nothing known.
+    fn take(&self, identity: u32) {
+        self.identity.store(0, Ordering::Relaxed);
+        self.forget_positions();
+        for word in [
+            &self.boot_epoch,
+            &self.last_heard_ms,
+            &self.datagrams,
+            &self.records,
+            &self.gaps,
+            &self.late,
+            &self.rejects,
+        ] {
+            word.store(0, Ordering::Relaxed);
+        }
+        // SYNC peer-slot-taken: pairs with the acquire fence in `snapshot`, which then sees the words above as zero or newer.
+        self.identity.store(identity, Ordering::Release);
+    }
+
+    fn forget_positions(&self) {
+        for position in &self.streams {
+            position.forget();
+        }
+    }
+
+    /// Decides whether a datagram of this sender is news, and remembers it.
+    ///
+    /// The first datagram of a stream that is ever seen opens the window where it is: numbers before it are no gap, for
+    /// nobody was listening.
+    ///
+    /// # Errors
+    /// `Epoch`, `Duplicate` or `TooOld`; nothing has changed then.
+    pub fn accept(
+        &self,
+        boot_epoch: u64,
+        stream: StreamId,
+        sequence: u64,
+        now: Millis,
+    ) -> Result<Arrival, Reject> {
+        let known = self.boot_epoch.load(Ordering::Relaxed);
+        if boot_epoch < known {
+            return Err(Reject::Epoch);
+        }
+        if boot_epoch > known {
+            // Positions first: killed in between, the new life's low numbers must not look too old.
+            self.forget_positions();
+            self.boot_epoch.store(boot_epoch, Ordering::Relaxed);
+        }
+        let arrival = self.streams[stream.index()].accept(sequence)?;
+        self.last_heard_ms.store(now.0, Ordering::Relaxed);
+        add(&self.datagrams, 1);
+        match arrival {
+            Arrival::InOrder { gap } => add(&self.gaps, gap),
+            Arrival::Late => add(&self.late, 1),
+        }
+        Ok(arrival)
+    }
+
+    /// Adds to the number of this sender's records that were applied.
+    pub fn add_records(&self, count: u64) {
+        add(&self.records, count);
+    }
+
+    /// Adds to the number of this sender's datagrams and records that were rejected.
+    pub fn add_rejects(&self, count: u64) {
+        add(&self.rejects, count);
+    }
+
+    /// What is known of the sender, if the slot is taken. Read word by word while its writer goes on.
+    fn snapshot(&self) -> Option<PeerSnapshot> {
+        let identity = self.identity.load(Ordering::Relaxed);
+        if identity == 0 {
+            return None;
+        }
+        // SYNC peer-slot-taken: pairs with the release store in `take`. A fence, for the mapping may be read-only.
+        fence(Ordering::Acquire);
+        let value = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        Some(PeerSnapshot {
+            node: NodeId(identity as u16),
+            numa: NumaId((identity >> 16) as u8),
+            boot_epoch: value(&self.boot_epoch),
+            last_heard_ms: value(&self.last_heard_ms),
+            datagrams: value(&self.datagrams),
+            records: value(&self.records),
+            gaps: value(&self.gaps),
+            late: value(&self.late),
+            rejects: value(&self.rejects),
+            highest: std::array::from_fn(|stream| self.streams[stream].highest()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = Millis(1000);
+
+    #[test]
+    fn sequence_numbers_go_on_after_a_restart() {
+        let state = SyncState::new();
+        assert_eq!(state.begin(77), 77);
+        assert_eq!(state.take_sequence(StreamId::CHANGES), 1);
+
+        assert_eq!(state.begin(99), 77, "the state was kept, so the life goes on");
+        assert_eq!(state.take_sequence(StreamId::CHANGES), 2);
+        assert_eq!(state.take_sequence(StreamId::RANGES), 1);
+    }
+
+    #[test]
+    fn a_newer_boot_epoch_restarts_every_stream_and_an_older_one_is_rejected() {
+        let state = SyncState::new();
+        let peer = state.peer(NodeId(2), NumaId(0), NOW).unwrap();
+        peer.accept(10, StreamId::CHANGES, 500, NOW).unwrap();
+        peer.accept(10, StreamId::RANGES, 500, NOW).unwrap();
+
+        assert_eq!(peer.accept(11, StreamId::CHANGES, 1, NOW), Ok(Arrival::InOrder { gap: 0 }));
+        assert_eq!(peer.accept(11, StreamId::RANGES, 1, NOW), Ok(Arrival::InOrder { gap: 0 }));
+        assert_eq!(peer.accept(10, StreamId::CHANGES, 501, NOW), Err(Reject::Epoch));
+    }
+
+    #[test]
+    fn a_full_state_takes_only_slots_that_were_silent_for_long() {
+        let state = SyncState::new();
+        for node in 1..=PEERS_MAX as u16 {
+            let peer = state.peer(NodeId(node), NumaId(0), NOW).unwrap();
+            peer.accept(1, StreamId::CHANGES, 1, Millis(1000 + u64::from(node))).unwrap();
+        }
+        let newcomer = || (NodeId(60_000), NumaId(1));
+
+        let (node, numa) = newcomer();
+        assert_eq!(state.peer(node, numa, NOW).err(), Some(Reject::PeersFull));
+
+        let (node, numa) = newcomer();
+        assert!(state.peer(node, numa, Millis(1002 + SLOT_REUSE_MS)).is_ok());
+        assert_eq!(state.peers().count(), PEERS_MAX);
+        assert!(state.peers().all(|peer| peer.node != NodeId(1)), "the longest silent went");
+    }
+
+    #[test]
+    fn the_state_outlives_its_secondary() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = FileKind::SyncState.path(directory.path(), 0);
+        create(&path).unwrap();
+        {
+            let state = attach(&path).unwrap();
+            state.begin(5);
+            state.take_sequence(StreamId::CHANGES);
+            state.peer(NodeId(2), NumaId(0), NOW).unwrap().accept(9, StreamId::CHANGES, 44, NOW).unwrap();
+        }
+
+        let state = attach(&path).unwrap();
+
+        assert_eq!(state.begin(6), 5);
+        assert_eq!(state.take_sequence(StreamId::CHANGES), 2);
+        let peer = state.peer(NodeId(2), NumaId(0), NOW).unwrap();
+        assert_eq!(peer.accept(9, StreamId::CHANGES, 44, NOW), Err(Reject::Duplicate));
+        let seen: Vec<PeerSnapshot> = attach_read_only(&path).unwrap().peers().collect();
+        assert_eq!((seen.len(), seen[0].highest), (1, [44, 0, 0, 0]));
+    }
+
+    #[test]
+    fn snapshot_shows_what_was_heard() {
+        let state = SyncState::new();
+        let peer = state.peer(NodeId(3), NumaId(1), NOW).unwrap();
+        peer.accept(9, StreamId::CHANGES, 1, NOW).unwrap();
+        peer.accept(9, StreamId::CHANGES, 4, NOW).unwrap();
+        peer.accept(9, StreamId::CHANGES, 3, Millis(1234)).unwrap();
+        peer.add_records(7);
+        peer.add_rejects(2);
+
+        let snapshot = PeerSnapshot {
+            node: NodeId(3),
+            numa: NumaId(1),
+            boot_epoch: 9,
+            last_heard_ms: 1234,
+            datagrams: 3,
+            records: 7,
+            gaps: 2,
+            late: 1,
+            rejects: 2,
+            highest: [4, 0, 0, 0],
+        };
+        assert_eq!(state.peers().collect::<Vec<_>>(), [snapshot]);
+    }
+}

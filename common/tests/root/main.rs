@@ -1,0 +1,5 @@
+//! What takes root: the kernel's interfaces and tables, in network namespaces that end with their thread.
+
+mod namespace;
+mod netlink;
+mod punt;

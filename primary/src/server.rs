@@ -1,0 +1,88 @@
+//! The primary's answers on the control socket.
+
+use std::sync::Arc;
+
+use baton_common::config::{Config, Service};
+use baton_common::control::{
+    Handler, NodeStatus, PortStatus, RealServerStatus, Refusal, SecondaryStatus, ServiceStatus, Status,
+    WorkerStatus,
+};
+use baton_common::id::{NumaId, ServiceId, WorkerId};
+use baton_common::service::Tally;
+use baton_common::steering::SteeringBackend;
+use baton_common::time::Millis;
+
+use crate::supervisor::Supervisor;
+
+/// What the control socket can tell and do.
+pub struct Control {
+    pub config: Arc<Config>,
+    pub started: Millis,
+    pub steering: SteeringBackend,
+    pub port: PortStatus,
+    /// One a worker.
+    pub tallies: Vec<Arc<Tally>>,
+    pub supervisor: Arc<Supervisor>,
+}
+
+impl Control {
+    fn service(&self, id: ServiceId, service: &Service) -> ServiceStatus {
+        let real_servers =
+            service.real_servers.iter().enumerate().map(|(position, server)| RealServerStatus {
+                endpoint: server.endpoint.into(),
+                weight: server.weight,
+                sessions_created: self.tallies.iter().map(|tally| tally.created(id, position)).sum(),
+            });
+        ServiceStatus {
+            name: service.name.clone(),
+            vip: service.vip.into(),
+            protocol: service.protocol,
+            scheduler: service.scheduler,
+            real_servers: real_servers.collect(),
+        }
+    }
+}
+
+impl Handler for Control {
+    fn status(&self) -> Status {
+        let config = &self.config;
+        let workers = config.workers.iter().enumerate().map(|(number, worker)| WorkerStatus {
+            worker: WorkerId(number as u8),
+            lcore: worker.lcore,
+            cpu: worker.cpu,
+            numa: worker.numa,
+            local_addresses: worker.local_addresses.iter().map(|&address| address.into()).collect(),
+        });
+        let secondaries = self.supervisor.secondaries().into_iter();
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_ms: Millis::now().since(self.started),
+            node: NodeStatus {
+                id: config.node.id,
+                name: config.node.name.clone(),
+                cluster: config.node.cluster,
+            },
+            steering: self.steering.name().into(),
+            port: self.port.clone(),
+            workers: workers.collect(),
+            secondaries: secondaries
+                .map(|(numa, pid, attached)| SecondaryStatus { numa, pid, attached })
+                .collect(),
+            sync_enabled: config.sync.enabled,
+        }
+    }
+
+    fn services(&self) -> Vec<ServiceStatus> {
+        let services = self.config.services.iter().enumerate();
+        services.map(|(number, service)| self.service(ServiceId(number as u16), service)).collect()
+    }
+
+    fn attach_secondary(&self, numa: NumaId, pid: u32) -> Result<(), Refusal> {
+        self.supervisor.attach(numa, pid)
+    }
+
+    fn secondary_ready(&self, numa: NumaId, pid: u32) -> Result<(), Refusal> {
+        self.supervisor.ready(numa, pid)
+    }
+}

@@ -1,0 +1,48 @@
+//! Load generators: each runs for a bounded time and ends with a report as JSON.
+
+pub mod database;
+pub mod datagram;
+pub mod http;
+pub mod pace;
+pub mod udp;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// The kinds of load.
+#[derive(Debug, Subcommand)]
+pub enum Kind {
+    /// Keep many HTTP connections open, with requests going on in each
+    Http(http::Arguments),
+    /// Send numbered datagrams to the echo service
+    Udp(udp::Arguments),
+    /// Hold a MariaDB session in a transaction, then commit it
+    Db(database::Arguments),
+}
+
+impl Kind {
+    /// Runs the load and prints its report; failure if anything was lost.
+    ///
+    /// # Errors
+    /// If the load cannot be made.
+    pub fn run(&self) -> Result<ExitCode> {
+        let (report, whole) = match self {
+            Self::Http(arguments) => {
+                let report = http::run(arguments)?;
+                (serde_json::to_string(&report)?, report.is_whole())
+            }
+            Self::Udp(arguments) => {
+                let report = udp::run(arguments)?;
+                (serde_json::to_string(&report)?, report.is_whole())
+            }
+            Self::Db(arguments) => {
+                let report = database::run(arguments)?;
+                (serde_json::to_string(&report)?, report.is_whole())
+            }
+        };
+        println!("{report}");
+        Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}

@@ -1,0 +1,222 @@
+//! Baton's processes on a node: configuration, memory, start, readiness, kill.
+
+use std::fmt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::run_command;
+use crate::host::Host;
+use crate::netns;
+use crate::node_config;
+use crate::process::{Process, spawn, tail};
+use crate::state::{Lab, Locked};
+
+/// How long a process may take from its start until it says that it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a secondary may take to leave after its primary died.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long `baton-hugepages` may take.
+const HUGEPAGES_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One of a node's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// baton-primary
+    Primary,
+    /// baton-sync
+    Sync,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Primary => "primary",
+            Self::Sync => "sync",
+        })
+    }
+}
+
+impl Role {
+    /// The roles that a lab's nodes have: without synchronisation there is no secondary.
+    pub fn of(lab: &Lab) -> &'static [Self] {
+        if lab.shape.sync { &[Self::Primary, Self::Sync] } else { &[Self::Primary] }
+    }
+}
+
+/// The name of a process in the state.
+pub fn process_key(node: u16, role: Role) -> String {
+    format!("{}/{role}", Host::Node(node))
+}
+
+/// The path of a node's configuration.
+pub fn config_path(lab: &Lab, node: u16) -> PathBuf {
+    lab.host_dir(Host::Node(node)).join("baton.ron")
+}
+
+/// The path of one of Baton's binaries.
+///
+/// # Errors
+/// If it is not where the lab was told that it is.
+pub fn binary(lab: &Lab, name: &str) -> Result<PathBuf> {
+    let path = lab.shape.bin_dir.join(name);
+    if !path.exists() {
+        bail!("{} does not exist; build it, or say where it is with --bin-dir", path.display());
+    }
+    Ok(path)
+}
+
+/// Writes the node's configuration and makes its directories.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write_config(lab: &Lab, node: u16) -> Result<()> {
+    let dir = lab.host_dir(Host::Node(node));
+    for directory in ["run", "hugepages"] {
+        std::fs::create_dir_all(dir.join(directory))?;
+    }
+    std::fs::write(config_path(lab, node), node_config::render(lab, node))?;
+    Ok(())
+}
+
+/// Runs `baton-hugepages` with `action` for the node.
+///
+/// # Errors
+/// If it fails.
+pub fn hugepages(lab: &Lab, node: u16, action: &str) -> Result<String> {
+    let mut command = Command::new(binary(lab, "baton-hugepages")?);
+    command.arg("--config").arg(config_path(lab, node)).arg(action);
+    // Inside the namespace, where `down` finds it if this process is killed meanwhile.
+    let netns = lab.netns(Host::Node(node));
+    if netns::exists(&netns) {
+        netns::inside(&netns, || run_command(command, HUGEPAGES_TIMEOUT))
+    } else {
+        run_command(command, HUGEPAGES_TIMEOUT)
+    }
+}
+
+/// Starts one of a node's processes, notes it in the state and waits until it is ready.
+///
+/// # Errors
+/// If it runs already, does not start, or is not ready in time.
+pub fn start(dir: &Path, node: u16, role: Role) -> Result<()> {
+    let mut locked = Locked::open(dir)?;
+    let key = process_key(node, role);
+    if locked.lab.processes.get(&key).is_some_and(|process| process.id.is_alive()) {
+        bail!("the {role} of n{node} runs already");
+    }
+    if role == Role::Primary {
+        wait_for_secondary_to_leave(&locked.lab, node)?;
+    }
+    let host_dir = locked.lab.host_dir(Host::Node(node));
+    let notify = NotifySocket::bind(&host_dir.join(format!("{role}.notify")))?;
+    let log = host_dir.join(format!("{role}.log"));
+    let mut command = command(&locked.lab, node, role)?;
+    command.env("NOTIFY_SOCKET", &notify.path);
+    let netns = locked.lab.netns(Host::Node(node));
+    let (mut child, process) = netns::inside(&netns, || spawn(command, &log))?;
+    locked.lab.processes.insert(key, process);
+    locked.save()?;
+    drop(locked);
+    let name = format!("{role} of n{node}");
+    wait_ready(&notify, &mut child, &name, &log)
+}
+
+/// Kills the given processes of a node at once (SIGKILL), then waits until they are gone. Processes that do not run
+/// are no error; their names are not in the answer.
+///
+/// # Errors
+/// If one does not die.
+pub fn kill(lab: &Lab, node: u16, roles: &[Role]) -> Result<Vec<Role>> {
+    let victims: Vec<(Role, &Process)> =
+        roles.iter().filter_map(|&role| Some((role, lab.processes.get(&process_key(node, role))?))).collect();
+    let hit: Vec<Role> = victims
+        .iter()
+        .filter(|(_, process)| process.id.signal(rustix::process::Signal::KILL))
+        .map(|(role, _)| *role)
+        .collect();
+    for (_, process) in victims {
+        process.id.kill()?;
+    }
+    Ok(hit)
+}
+
+fn command(lab: &Lab, node: u16, role: Role) -> Result<Command> {
+    let mut command = match role {
+        Role::Primary => Command::new(binary(lab, "baton-primary")?),
+        Role::Sync => {
+            let mut command = Command::new(binary(lab, "baton-sync")?);
+            command.args(["--numa", "0"]);
+            command
+        }
+    };
+    command.arg("--config").arg(config_path(lab, node));
+    // DPDK keeps its runtime files below this; primary and secondary must share it, as under systemd.
+    command.env("RUNTIME_DIRECTORY", lab.host_dir(Host::Node(node)).join("run"));
+    command.env("RUST_BACKTRACE", "1");
+    Ok(command)
+}
+
+/// A new primary cannot start over an old secondary, which leaves by itself when its primary is gone.
+fn wait_for_secondary_to_leave(lab: &Lab, node: u16) -> Result<()> {
+    match lab.processes.get(&process_key(node, Role::Sync)) {
+        Some(process) if !process.id.wait_gone(LEAVE_TIMEOUT) => {
+            bail!(
+                "the secondary of n{node} (process {}) did not leave within {} s after its primary was gone; its log ends:\n{}",
+                process.id.pid,
+                LEAVE_TIMEOUT.as_secs(),
+                tail(&process.log)
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where a process reports its readiness, as it would to systemd. The file is removed in the end.
+struct NotifySocket {
+    path: PathBuf,
+    socket: UnixDatagram,
+}
+
+impl NotifySocket {
+    fn bind(path: &Path) -> Result<Self> {
+        std::fs::remove_file(path).ok();
+        let socket =
+            UnixDatagram::bind(path).with_context(|| format!("cannot make the socket {}", path.display()))?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        Ok(Self { path: path.to_path_buf(), socket })
+    }
+
+    /// If readiness was reported within the read timeout.
+    fn is_ready(&self) -> bool {
+        let mut buffer = [0; 4096];
+        let Ok(length) = self.socket.recv(&mut buffer) else { return false };
+        String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == "READY=1")
+    }
+}
+
+impl Drop for NotifySocket {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.path).ok();
+    }
+}
+
+fn wait_ready(notify: &NotifySocket, child: &mut Child, name: &str, log: &Path) -> Result<()> {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    while !notify.is_ready() {
+        if let Some(status) = child.try_wait()? {
+            bail!("the {name} ended ({status}) before it was ready; its log ends:\n{}", tail(log));
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "the {name} was not ready within {} s; its log ends:\n{}",
+                READY_TIMEOUT.as_secs(),
+                tail(log)
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! The documents name what there is, and link to what exists.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::dependencies::metadata;
+use crate::layers::layers;
+use crate::source;
+
+/// The project's documents, as paths from the workspace's root.
+fn documents() -> Vec<PathBuf> {
+    let mut found = vec!["README.md".into(), "ARCHITECTURE.md".into(), "CHANGELOG.md".into()];
+    let docs = source::root().join("docs");
+    for entry in fs::read_dir(docs).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "md") {
+            found.push(Path::new("docs").join(entry.file_name()));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_readme_names_every_binary() {
+    let readme = source::read("README.md");
+    let metadata = metadata();
+    let targets = metadata["packages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|package| package["targets"].as_array());
+    let binaries =
+        targets.flatten().filter(|target| target["kind"][0] == "bin").map(|target| target["name"].as_str());
+    let unnamed: Vec<&str> =
+        binaries.flatten().filter(|name| !readme.contains(&format!("`{name}"))).collect();
+    assert!(unnamed.is_empty(), "README.md does not name {unnamed:?}");
+}
+
+#[test]
+fn the_readme_names_every_unit() {
+    let readme = source::read("README.md");
+    let units = fs::read_dir(source::root().join("systemd")).expect("systemd/").flatten();
+    let names = units.map(|unit| unit.file_name().into_string().expect("a name in UTF-8"));
+    let unnamed: Vec<String> = names.filter(|name| !readme.contains(name)).collect();
+    assert!(unnamed.is_empty(), "README.md does not name {unnamed:?}");
+}
+
+#[test]
+fn the_architecture_lists_the_layers_that_the_source_has() {
+    let architecture = source::read("ARCHITECTURE.md");
+    let mut listed = BTreeMap::new();
+    for line in architecture.lines() {
+        // `| 1 | `id`, `time` | … |`
+        let mut cells = line.split('|').skip(1).map(str::trim);
+        let (Some(layer), Some(modules)) = (cells.next().and_then(|cell| cell.parse().ok()), cells.next())
+        else {
+            continue;
+        };
+        listed.extend(modules.split('`').skip(1).step_by(2).map(|module| (module.to_string(), layer)));
+    }
+    assert_eq!(
+        listed,
+        layers(),
+        "ARCHITECTURE.md (left) and common/src/lib.rs (right) list different layers"
+    );
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut broken = Vec::new();
+    for document in documents() {
+        let text = source::read(&document);
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
+            let file = target.split('#').next().unwrap_or(target);
+            if !source::root().join(&document).with_file_name("").join(file).exists() {
+                broken.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}

@@ -1,0 +1,147 @@
+//! `make install`, and what systemd thinks of the units that it installs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// What is installed.
+const BINARIES: [&str; 4] = ["baton-hugepages", "baton-primary", "baton-sync", "batonctl"];
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests' package lies in the workspace")
+}
+
+/// The directory with the binaries of this build: the one above this test's own.
+fn built() -> PathBuf {
+    let own = std::env::current_exe().expect("a path to this test");
+    let directory = own.ancestors().nth(2).expect("…/deps/units").to_path_buf();
+    for binary in BINARIES {
+        assert!(
+            directory.join(binary).exists(),
+            "{binary} is not built: run `cargo build --workspace` first"
+        );
+    }
+    directory
+}
+
+/// Runs `make` on a root of its own, with this build's binaries.
+fn make(target: &str, root: &Path, variables: &[&str]) -> Output {
+    let output = Command::new("make")
+        .arg(target)
+        .arg(format!("DESTDIR={}", root.display()))
+        .arg(format!("BUILT={}", built().display()))
+        .args(variables)
+        .current_dir(workspace())
+        .env_remove("MAKEFLAGS")
+        .output()
+        .expect("make starts");
+    assert!(output.status.success(), "make {target}: {}", text(&output));
+    output
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A root with Baton installed.
+fn installed() -> TempDir {
+    let root = TempDir::new().expect("a temporary directory");
+    make("install", root.path(), &[]);
+    root
+}
+
+/// The files below `directory`, as paths from there.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut pending = vec![directory.to_path_buf()];
+    while let Some(current) = pending.pop() {
+        for path in fs::read_dir(&current).expect("a directory").map(|entry| entry.expect("an entry").path())
+        {
+            if path.is_dir() {
+                pending.push(path);
+            } else {
+                found.push(path.strip_prefix(directory).expect("below").to_path_buf());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The names of the units, a template as its first instance.
+fn units() -> Vec<String> {
+    files(&workspace().join("systemd"))
+        .iter()
+        .map(|unit| unit.display().to_string().replace("@.", "@0."))
+        .collect()
+}
+
+/// What `systemd-analyze verify` prints about the units installed below `root`.
+fn verify(root: &Path) -> String {
+    let system = root.join("lib/systemd");
+    fs::create_dir_all(&system).expect("a directory for the system's own units");
+    let copied = Command::new("cp").args(["-a", "/lib/systemd/system/."]).arg(system.join("system")).status();
+    assert!(copied.expect("cp starts").success(), "the system's own units could not be copied");
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(format!("--root={}", root.display()))
+        .args(units())
+        .output()
+        .expect("systemd-analyze starts");
+    text(&output)
+}
+
+#[test]
+fn systemd_finds_nothing_to_say_about_the_units() {
+    let root = installed();
+    assert_eq!(verify(root.path()), "");
+}
+
+#[test]
+fn systemd_sees_a_mistake_in_a_unit() {
+    let root = installed();
+    let unit = root.path().join("usr/local/lib/systemd/system/baton-primary.service");
+    let mistaken = fs::read_to_string(&unit).expect("the unit").replace("WatchdogSec=", "WatchdogSecs=");
+    fs::write(&unit, mistaken).expect("the unit is writable");
+    assert!(verify(root.path()).contains("WatchdogSecs"));
+}
+
+#[test]
+fn units_follow_the_prefix() {
+    let root = TempDir::new().expect("a temporary directory");
+    make("install", root.path(), &["PREFIX=/usr", "SYSCONFDIR=/opt/etc"]);
+    let unit = fs::read_to_string(root.path().join("usr/lib/systemd/system/baton-primary.service"))
+        .expect("the unit");
+    assert!(unit.contains("ExecStart=/usr/bin/baton-primary --config /opt/etc/baton/baton.ron\n"), "{unit}");
+    assert_eq!(verify(root.path()), "");
+}
+
+#[test]
+fn installing_twice_keeps_an_edited_config() {
+    let root = installed();
+    let config = root.path().join("etc/baton/baton.ron");
+    fs::write(&config, "edited").expect("the config is writable");
+    let before = files(root.path());
+    make("install", root.path(), &[]);
+    assert_eq!(fs::read_to_string(config).expect("the config"), "edited");
+    assert_eq!(files(root.path()), before);
+}
+
+#[test]
+fn uninstall_leaves_nothing() {
+    let root = installed();
+    make("uninstall", root.path(), &[]);
+    assert_eq!(files(root.path()), Vec::<PathBuf>::new());
+    assert!(!root.path().join("etc/baton").exists());
+    assert!(!root.path().join("usr/local/share/doc/baton").exists());
+}
+
+#[test]
+fn uninstall_leaves_an_edited_config() {
+    let root = installed();
+    fs::write(root.path().join("etc/baton/baton.ron"), "edited").expect("the config is writable");
+    make("uninstall", root.path(), &[]);
+    assert_eq!(files(root.path()), [PathBuf::from("etc/baton/baton.ron")]);
+}
