@@ -31,6 +31,7 @@ pub mod session;
 pub mod nat;
 pub mod sync;
 
-// Layer 6: the worker's pipeline and the control protocol.
+// Layer 6: the worker's pipeline, the control protocol and the list of table files.
 pub mod control;
+pub mod files;
 pub mod pipeline;

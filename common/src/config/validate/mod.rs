@@ -160,7 +160,7 @@ fn workers(checker: &mut Checker, at: &FieldPath, raw: Vec<RawWorker>) -> Vec<Wo
 }
 
 fn tables(checker: &mut Checker, at: &FieldPath, raw: RawTables) -> Tables {
-    let sessions = 64..=268_435_456;
+    let sessions = 64..=33_554_432;
     let (first, last) = raw.local_ports;
     let ports = at.field("local_ports");
     if first > last {
