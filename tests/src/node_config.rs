@@ -127,3 +127,51 @@ fn both_families(name: &str, protocol: &str, port: u16, servers: &[Host]) -> [St
 fn cpus() -> u16 {
     std::thread::available_parallelism().map_or(1, |count| u16::try_from(count.get()).unwrap_or(u16::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use baton_common::config::{Config, SteeringMode};
+
+    use super::*;
+    use crate::process::ProcessId;
+    use crate::state::Shape;
+
+    fn lab(workers: u16, sync: bool, database: bool) -> Lab {
+        Lab {
+            name: "test".into(),
+            dir: "/run/baton-lab/test".into(),
+            shape: Shape {
+                nodes: 3,
+                servers: 2,
+                clients: 1,
+                workers,
+                sync,
+                steering: "TapBpf".into(),
+                database,
+                bin_dir: "/usr/bin".into(),
+            },
+            creator: ProcessId::own(),
+            complete: false,
+            owner: None,
+            withdrawn: BTreeSet::new(),
+            impaired: BTreeMap::new(),
+            processes: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn baton_takes_the_configuration_of_every_shape() {
+        for (workers, sync, database) in [(1, true, true), (3, true, false), (2, false, false)] {
+            let text = render(&lab(workers, sync, database), 2);
+            let config = Config::parse(&text, "lab").unwrap_or_else(|error| panic!("{error}\n{text}"));
+            assert_eq!(config.node.id.0, 2);
+            assert_eq!(config.workers.len(), usize::from(workers));
+            assert_eq!(config.services.len(), if database { 6 } else { 4 });
+            assert_eq!(config.steering, SteeringMode::TapBpf);
+            assert_eq!(config.sync.enabled, sync);
+            assert_eq!(config.sync.peers.iter().map(|peer| peer.node.0).collect::<Vec<_>>(), [1, 3]);
+        }
+    }
+}

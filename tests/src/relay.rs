@@ -1,15 +1,14 @@
 //! The process behind `impair`: reads diverted frames from taps and drops, holds or doubles them.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 use crate::impair::Impairment;
 use crate::netns;
@@ -50,7 +49,7 @@ struct Report {
 
 /// Frames of one direction on their way.
 struct Line {
-    tap: File,
+    tap: SyncDevice,
     held: VecDeque<(Instant, Vec<u8>)>,
 }
 
@@ -109,7 +108,7 @@ fn receive(line: &mut Line, impairment: &Impairment, random: &mut Random, report
     const BURST_MAX: usize = 256;
     let mut frame = [0; 10_000];
     for _ in 0..BURST_MAX {
-        let length = match line.tap.read(&mut frame) {
+        let length = match line.tap.recv(&mut frame) {
             Ok(length) => length,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => break,
             Err(error) => return Err(error).context("reading from the tap"),
@@ -137,44 +136,16 @@ fn receive(line: &mut Line, impairment: &Impairment, random: &mut Random, report
 fn release(line: &mut Line, now: Instant, report: &mut Report) {
     while line.held.front().is_some_and(|(due, _)| *due <= now) {
         let Some((_, frame)) = line.held.pop_front() else { break };
-        match line.tap.write_all(&frame) {
-            Ok(()) => report.passed += 1,
+        match line.tap.send(&frame) {
+            Ok(_) => report.passed += 1,
             Err(_) => report.overflowed += 1,
         }
     }
 }
 
 /// Opens the existing tap `interface` of this thread's namespace, non-blocking.
-fn open_tap(interface: &str) -> Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
-    let file = options.open("/dev/net/tun").context("/dev/net/tun")?;
-    let mut request =
-        InterfaceRequest { name: [0; libc::IFNAMSIZ], flags: TAP_WITHOUT_HEADER, rest: [0; 22] };
-    let room = request.name.len() - 1;
-    let name = interface.as_bytes();
-    request
-        .name
-        .get_mut(..name.len().min(room))
-        .context("interface name")?
-        .copy_from_slice(&name[..name.len().min(room)]);
-    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `request` is in size (asserted) and layout; both it and
-    // the descriptor live until the call returns.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-    if result != 0 {
-        return Err(std::io::Error::last_os_error()).with_context(|| format!("TUNSETIFF {interface}"));
-    }
-    Ok(file)
+fn open_tap(interface: &str) -> Result<SyncDevice> {
+    let tap = DeviceBuilder::new().name(interface).layer(Layer::L2).inherit_enable_state().build_sync()?;
+    tap.set_nonblocking(true)?;
+    Ok(tap)
 }
-
-/// `struct ifreq` with the part of its union that TUNSETIFF uses.
-#[repr(C)]
-struct InterfaceRequest {
-    name: [u8; libc::IFNAMSIZ],
-    flags: i16,
-    rest: [u8; 22],
-}
-
-const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
-const TAP_WITHOUT_HEADER: i16 = (libc::IFF_TAP | libc::IFF_NO_PI) as i16;
