@@ -62,7 +62,9 @@ fn settings(netns: &str, host: Host) -> Result<()> {
         ]),
         Host::Client(_) => settings.extend(["net.ipv4.ip_local_port_range=10000 65000"]),
         Host::Server(_) | Host::Database => settings.extend(["net.core.somaxconn=8192"]),
-        Host::Node(_) => {}
+        // The bridge that carries Baton's port must not answer for the addresses of the punt interface: whoever believed
+        // it would send past Baton.
+        Host::Node(_) => settings.extend(["net.ipv4.conf.all.arp_ignore=1"]),
     }
     netns::inside(netns, || {
         for setting in settings {
