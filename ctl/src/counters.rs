@@ -3,20 +3,27 @@
 use std::collections::BTreeMap;
 
 use baton_common::config::Config;
-use baton_common::counter::{Counter, CounterBlock};
+use baton_common::counter::{Counter, CounterBlock, CounterFile};
 use serde::Serialize;
 
 use crate::report::{Report, lines, table};
 
-/// A thread that counts, in the order of the blocks in the file: workers, the primary's control thread, secondaries.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thread(pub String);
+/// The counters of one thread, by its name: `worker-0`, `primary`, `sync-0`.
+pub type ThreadCounters<'a> = (String, &'a CounterBlock);
 
-/// The threads whose blocks the counters file of this configuration holds.
-pub fn threads(config: &Config) -> Vec<Thread> {
-    let workers = (0..config.workers.len()).map(|worker| format!("worker-{worker}"));
-    let secondaries = config.sync.domains.iter().map(|domain| format!("sync-{}", domain.numa));
-    workers.chain(["primary".into()]).chain(secondaries).map(Thread).collect()
+/// The counters of the primary's threads: the workers and the control thread.
+pub fn of_primary(file: &CounterFile) -> impl Iterator<Item = ThreadCounters<'_>> {
+    let workers = (0..file.workers()).filter_map(|n| Some((format!("worker-{n}"), file.worker(n)?)));
+    workers.chain([("primary".to_owned(), file.control())])
+}
+
+/// The counters of the secondaries, named by their NUMA nodes.
+pub fn of_secondaries<'a>(
+    file: &'a CounterFile,
+    config: &'a Config,
+) -> impl Iterator<Item = ThreadCounters<'a>> {
+    let domains = config.sync.domains.iter().enumerate();
+    domains.filter_map(|(n, domain)| Some((format!("sync-{}", domain.numa), file.sync(n)?)))
 }
 
 /// Counters, summed over the threads.
@@ -44,11 +51,11 @@ pub struct CounterValue {
 
 impl CountersReport {
     /// Reads the counters, those above zero or all.
-    pub fn read(threads: &[Thread], blocks: &[CounterBlock], all: bool, per_thread: bool) -> CountersReport {
+    pub fn read(threads: &[ThreadCounters<'_>], all: bool, per_thread: bool) -> CountersReport {
         let counters = Counter::ALL.iter().filter_map(|&counter| {
-            let values: Vec<u64> = blocks.iter().map(|block| block.value(counter)).collect();
-            let total = values.iter().fold(0, |sum: u64, value| sum.wrapping_add(*value));
-            let by_thread = || threads.iter().map(|thread| thread.0.clone()).zip(values).collect();
+            let total = threads.iter().fold(0u64, |sum, (_, block)| sum.wrapping_add(block.value(counter)));
+            let by_thread =
+                || threads.iter().map(|(name, block)| (name.clone(), block.value(counter))).collect();
             (all || total != 0).then(|| CounterValue {
                 name: counter.name(),
                 unit: counter.unit(),
@@ -78,19 +85,24 @@ impl Report for CountersReport {
 mod tests {
     use super::*;
 
-    fn fixture() -> (Vec<Thread>, Vec<CounterBlock>) {
-        let blocks: Vec<CounterBlock> = (0..3).map(|_| CounterBlock::new()).collect();
+    fn blocks() -> [CounterBlock; 3] {
+        let blocks = [const { CounterBlock::new() }; 3];
         blocks[0].add(Counter::RxPackets, 5);
         blocks[1].add(Counter::RxPackets, 7);
         blocks[2].add(Counter::SyncRxGaps, 1);
-        (["worker-0", "worker-1", "sync-0"].map(|name| Thread(name.into())).into(), blocks)
+        blocks
+    }
+
+    fn read(all: bool, per_thread: bool) -> CountersReport {
+        let blocks = blocks();
+        let names = ["worker-0", "worker-1", "sync-0"].map(String::from);
+        let threads: Vec<_> = names.into_iter().zip(&blocks).collect();
+        CountersReport::read(&threads, all, per_thread)
     }
 
     #[test]
     fn counters_are_summed_and_zeros_left_out() {
-        let (threads, blocks) = fixture();
-
-        let report = CountersReport::read(&threads, &blocks, false, false);
+        let report = read(false, false);
 
         let shown: Vec<_> = report.counters.iter().map(|counter| (counter.name, counter.total)).collect();
         assert_eq!(shown, [("rx_packets", 12), ("sync_rx_gaps", 1)]);
@@ -99,9 +111,7 @@ mod tests {
 
     #[test]
     fn all_means_every_counter() {
-        let (threads, blocks) = fixture();
-
-        let report = CountersReport::read(&threads, &blocks, true, false);
+        let report = read(true, false);
 
         assert_eq!(report.counters.len(), Counter::ALL.len());
         assert!(report.counters.iter().all(|counter| !counter.help.is_empty()));
@@ -109,13 +119,13 @@ mod tests {
 
     #[test]
     fn each_thread_has_its_value() {
-        let (threads, blocks) = fixture();
-
-        let report = CountersReport::read(&threads, &blocks, false, true);
+        let report = read(false, true);
 
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["counters"][0]["threads"]["worker-1"], 7);
         assert_eq!(json["counters"][0]["threads"]["sync-0"], 0);
-        assert!(report.text().contains("\n  worker-1") && !report.text().contains("\n  worker-0  0"));
+        let text = report.text();
+        assert!(text.lines().any(|line| line.starts_with("  worker-1  ")), "{text}");
+        assert_eq!(text.matches("sync-0").count(), 1, "a thread that counted nothing has no line: {text}");
     }
 }

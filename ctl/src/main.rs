@@ -63,8 +63,9 @@ fn show(command: &Command, config: &Config, json: bool) -> Result<()> {
         Command::Status => print(&StatusReport(primary(config)?.status()?), json),
         Command::Services => print(&ServicesReport { services: primary(config)?.services()? }, json),
         Command::Counters { all, per_thread } => {
-            let blocks = files::counters(config)?;
-            print(&CountersReport::read(&counters::threads(config), &blocks, *all, *per_thread), json)
+            let file = files::counters(config)?;
+            let threads = counters::of_primary(&file).chain(counters::of_secondaries(&file, config));
+            print(&CountersReport::read(&threads.collect::<Vec<_>>(), *all, *per_thread), json)
         }
         Command::Sessions(arguments) => {
             let tables = files::tables(config, &arguments.filter)?;
@@ -79,10 +80,9 @@ fn peers(config: &Config) -> Result<PeersReport> {
     if !config.sync.enabled {
         return Ok(PeersReport::new(config, &[], Vec::new(), Millis::now()));
     }
-    let (threads, blocks) = (counters::threads(config), files::counters(config)?);
-    // The secondaries' blocks are the last ones.
-    let first = threads.len() - config.sync.domains.len();
-    let counted = CountersReport::read(&threads[first..], &blocks[first..], false, false);
+    let file = files::counters(config)?;
+    let threads: Vec<_> = counters::of_secondaries(&file, config).collect();
+    let counted = CountersReport::read(&threads, false, false);
     Ok(PeersReport::new(config, &files::peers(config)?, counted.counters, Millis::now()))
 }
 

@@ -80,9 +80,7 @@ impl PeersReport {
                 peers.push(PeerRow { node: peer.node.0, addresses: addresses(peer.node.0), heard: None });
             }
         }
-        peers.sort_by_key(|peer| {
-            (peer.node, peer.heard.as_ref().map(|heard| (heard.by_numa, heard.numa)))
-        });
+        peers.sort_by_key(|peer| (peer.node, peer.heard.as_ref().map(|heard| (heard.by_numa, heard.numa))));
         PeersReport { sync_enabled: config.sync.enabled, peers, counters }
     }
 }
@@ -124,7 +122,11 @@ impl Report for PeersReport {
             let mut row = vec![peer.node.to_string(), peer.addresses.join(" ")];
             match &peer.heard {
                 Some(heard) => {
-                    row.extend([heard.numa.to_string(), heard.by_numa.to_string(), duration(heard.silent_ms)]);
+                    row.extend([
+                        heard.numa.to_string(),
+                        heard.by_numa.to_string(),
+                        duration(heard.silent_ms),
+                    ]);
                     let counts = [heard.datagrams, heard.records, heard.gaps, heard.late, heard.rejects];
                     row.extend(counts.map(|count| count.to_string()));
                 }

@@ -153,19 +153,17 @@ mod tests {
     /// A scan of so many sessions, every other one of node 2.
     fn sessions(count: u8) -> impl FnOnce(&mut dyn FnMut(TableName, Session)) -> u64 {
         let endpoint = |text: &str| text.parse::<SocketAddr>().unwrap().into();
-        let session = move |n| {
-            Session {
-                protocol: Protocol::Udp,
-                client: endpoint(&format!("10.1.0.{n}:40000")),
-                vip: endpoint("[fd00:9::1]:53"),
-                local: endpoint("10.4.1.1:20000"),
-                server: endpoint("10.3.0.2:53"),
-                owner: NodeId(1 + u16::from(n % 2)),
-                generation: Generation(3),
-                state: SessionState::UdpTwoWay,
-                last_seen: Millis(1_000),
-                last_sent: Millis(0),
-            }
+        let session = move |n| Session {
+            protocol: Protocol::Udp,
+            client: endpoint(&format!("10.1.0.{n}:40000")),
+            vip: endpoint("[fd00:9::1]:53"),
+            local: endpoint("10.4.1.1:20000"),
+            server: endpoint("10.3.0.2:53"),
+            owner: NodeId(1 + u16::from(n % 2)),
+            generation: Generation(3),
+            state: SessionState::UdpTwoWay,
+            last_seen: Millis(1_000),
+            last_sent: Millis(0),
         };
         move |visit| {
             (0..count).for_each(|n| visit(LOCAL, session(n)));

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::config::{Config, Peer};
+use crate::config::Config;
 use crate::id::{NodeId, NumaId};
+use crate::membership::StaticRoster;
 
 /// Who this secondary is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +36,8 @@ impl<F: Fn(NodeId, NumaId, IpAddr) -> bool> Roster for F {
     }
 }
 
-/// Static membership: the peers of the config. Whichever of its NUMA nodes a peer sends for, the address must be listed.
-impl Roster for &[Peer] {
-    fn is_member(&self, node: NodeId, _numa: NumaId, address: IpAddr) -> bool {
-        self.iter().any(|peer| peer.node == node && peer.addresses.contains(&address))
+impl Roster for StaticRoster {
+    fn is_member(&self, node: NodeId, numa: NumaId, address: IpAddr) -> bool {
+        self.admit(address.into(), node, numa).is_ok()
     }
 }

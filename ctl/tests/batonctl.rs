@@ -1,0 +1,266 @@
+//! The command as an operator runs it, against files and a control socket of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use baton_common::config::Scheduler;
+use baton_common::control::{
+    Handler, NodeStatus, PortStatus, RealServerStatus, Refusal, Server, ServiceStatus, Status, socket_path,
+};
+use baton_common::counter::{Counter, CounterFile};
+use baton_common::flow::{Endpoint, Protocol};
+use baton_common::id::{Generation, NodeId, NumaId};
+use baton_common::session::table::{SessionTable, TableWriter};
+use baton_common::session::{Session, SessionState};
+use baton_common::shm::header::FileKind;
+use baton_common::sync::state;
+use baton_common::sync::wire::StreamId;
+use baton_common::time::Millis;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A node's directories and configuration: the lab's, with two workers and node 2 as its peer.
+struct Node {
+    directory: TempDir,
+}
+
+impl Node {
+    fn new() -> Node {
+        let directory = TempDir::new().unwrap();
+        let text = include_str!("../../conf/lab.ron")
+            .replace("/run/baton-lab/lb1-hugepages", directory.path().join("pages").to_str().unwrap())
+            .replace("/run/baton-lab/lb1", directory.path().to_str().unwrap());
+        std::fs::create_dir(directory.path().join("pages")).unwrap();
+        std::fs::write(directory.path().join("baton.ron"), text).unwrap();
+        Node { directory }
+    }
+
+    fn with_files() -> Node {
+        let node = Node::new();
+        for (kind, number) in
+            [(FileKind::LocalTable, 0), (FileKind::LocalTable, 1), (FileKind::RemoteTable, 0)]
+        {
+            SessionTable::create(&node.file(kind, number), kind, 64).unwrap();
+        }
+        CounterFile::create(&node.file(FileKind::Counters, 0), 2, 1).unwrap();
+        state::create(&node.file(FileKind::SyncState, 0)).unwrap();
+        node
+    }
+
+    fn file(&self, kind: FileKind, number: u8) -> PathBuf {
+        kind.path(&self.directory.path().join("pages"), number)
+    }
+
+    fn insert(&self, kind: FileKind, number: u8, sessions: &[Session]) {
+        let mut table = TableWriter::attach(&self.file(kind, number), kind).unwrap();
+        for session in sessions {
+            table.insert(session).unwrap();
+        }
+    }
+
+    fn run(&self, arguments: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_batonctl"));
+        command.arg("--config").arg(self.directory.path().join("baton.ron"));
+        command.args(arguments.split_whitespace()).output().unwrap()
+    }
+
+    /// The JSON that a successful run prints.
+    fn json(&self, arguments: &str) -> Value {
+        let output = self.run(&format!("--json {arguments}"));
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn text(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What a failing run says.
+    fn error(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        assert_eq!((output.status.code(), output.stdout), (Some(1), vec![]), "{arguments}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+fn endpoint(text: &str) -> Endpoint {
+    text.parse::<SocketAddr>().unwrap().into()
+}
+
+fn session(client: &str, owner: u16) -> Session {
+    Session {
+        protocol: Protocol::Tcp,
+        client: endpoint(client),
+        vip: endpoint("10.9.0.1:80"),
+        local: endpoint(&format!("10.4.{owner}.1:{}", endpoint(client).port)),
+        server: endpoint("10.3.0.11:80"),
+        owner: NodeId(owner),
+        generation: Generation(0),
+        state: SessionState::TcpEstablished,
+        last_seen: Millis::now(),
+        last_sent: Millis(0),
+    }
+}
+
+fn clients(report: &Value) -> Vec<&str> {
+    let sessions = report["sessions"].as_array().unwrap();
+    let mut clients: Vec<_> = sessions.iter().map(|row| row["client"].as_str().unwrap()).collect();
+    clients.sort_unstable();
+    clients
+}
+
+#[test]
+fn sessions_of_all_tables_are_shown_and_filtered() {
+    let node = Node::with_files();
+    node.insert(FileKind::LocalTable, 0, &[session("10.1.0.2:40000", 1), session("10.1.0.2:40001", 1)]);
+    node.insert(FileKind::LocalTable, 1, &[session("10.1.0.3:40002", 1)]);
+    node.insert(FileKind::RemoteTable, 0, &[session("10.1.0.2:40003", 2)]);
+
+    assert_eq!(node.json("sessions")["matched"], 4);
+    assert_eq!(clients(&node.json("sessions --table remote")), ["10.1.0.2:40003"]);
+    assert_eq!(clients(&node.json("sessions --owner 1 --client 10.1.0.3")), ["10.1.0.3:40002"]);
+    assert_eq!(clients(&node.json("sessions --local 10.4.1.1:40001")), ["10.1.0.2:40001"]);
+    assert_eq!(
+        node.json("sessions --count --table local"),
+        serde_json::json!({"matched": 3, "unreadable": 0})
+    );
+    assert_eq!(node.json("sessions --protocol udp")["matched"], 0);
+    assert_eq!(node.text("sessions --count --state tcp_established"), "4\n");
+    let text = node.text("sessions --limit 1 --table local");
+    assert!(text.contains("tcp_established") && text.contains("1 of 3 sessions shown"), "{text}");
+}
+
+#[test]
+fn counters_are_read_from_the_file_of_a_dead_node() {
+    let node = Node::with_files();
+    let file = CounterFile::open(&node.file(FileKind::Counters, 0)).unwrap();
+    file.worker(1).unwrap().add(Counter::RxPackets, 5);
+    file.control().add(Counter::PuntTx, 7);
+    file.sync(0).unwrap().add(Counter::SyncRxGaps, 9);
+    drop(file);
+
+    let report = node.json("counters --per-thread");
+
+    let threads: Vec<_> = report["counters"].as_array().unwrap().iter().map(|row| &row["threads"]).collect();
+    assert_eq!(threads.len(), 3);
+    assert_eq!(*threads[0], serde_json::json!({"worker-0": 0, "worker-1": 5, "primary": 0, "sync-0": 0}));
+    assert_eq!((&threads[1]["primary"], &threads[2]["sync-0"]), (&7.into(), &9.into()));
+    let all = node.json("counters --all");
+    assert_eq!(all["counters"].as_array().unwrap().len(), Counter::ALL.len());
+    assert!(node.text("counters").contains("rx_packets"));
+}
+
+#[test]
+fn peers_show_what_was_heard_and_who_was_not() {
+    let node = Node::with_files();
+
+    let silent = node.json("peers");
+    assert_eq!(silent["peers"], serde_json::json!([{"node": 2, "addresses": ["10.2.0.102"]}]));
+    assert!(node.text("peers").contains("never"));
+
+    let state = state::attach(&node.file(FileKind::SyncState, 0)).unwrap();
+    let peer = state.peer(NodeId(2), NumaId(0), Millis::now()).unwrap();
+    peer.accept(77, StreamId::CHANGES, 4, Millis::now()).unwrap();
+    peer.add_records(3);
+    let heard = node.json("peers");
+    let heard = &heard["peers"][0]["heard"];
+    assert_eq!(
+        (&heard["boot_epoch"], &heard["datagrams"], &heard["records"]),
+        (&77.into(), &1.into(), &3.into())
+    );
+}
+
+struct Primary;
+
+impl Handler for Primary {
+    fn status(&self) -> Status {
+        Status {
+            version: "0.1.0".into(),
+            pid: 4711,
+            uptime_ms: 61_000,
+            node: NodeStatus { id: NodeId(1), name: "lb1".into(), cluster: 1 },
+            steering: "tap_bpf".into(),
+            port: PortStatus {
+                device: "net_tap0".into(),
+                driver: "net_tap".into(),
+                mac: "02:ba:70:00:00:01".into(),
+                rx_queues: 3,
+                tx_queues: 3,
+            },
+            workers: vec![],
+            secondaries: vec![],
+            sync_enabled: true,
+        }
+    }
+
+    fn services(&self) -> Vec<ServiceStatus> {
+        let endpoint = "10.3.0.11:80".parse().unwrap();
+        vec![ServiceStatus {
+            name: "web".into(),
+            vip: "10.9.0.1:80".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            scheduler: Scheduler::WeightedRoundRobin,
+            real_servers: vec![RealServerStatus { endpoint, weight: 1, sessions_created: 12 }],
+        }]
+    }
+
+    fn attach_secondary(&self, _: NumaId, _: u32) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn secondary_ready(&self, _: NumaId, _: u32) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_primary_is_asked_for_status_and_services() {
+    let node = Node::new();
+    let _server = Server::start(&socket_path(node.directory.path()), Arc::new(Primary)).unwrap();
+
+    assert_eq!(node.json("status")["pid"], 4711);
+    assert!(node.text("status").contains("up 1m1s"));
+    assert_eq!(node.json("services")["services"][0]["real_servers"][0]["sessions_created"], 12);
+    assert!(node.text("services").contains("10.3.0.11:80"));
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let node = Node::new();
+
+    assert!(node.error("status").contains("start baton-primary"));
+    for command in ["counters", "sessions", "peers"] {
+        let error = node.error(command);
+        assert!(error.contains("baton-hugepages apply"), "{command}: {error}");
+    }
+    std::fs::remove_file(node.directory.path().join("baton.ron")).unwrap();
+    assert!(node.error("counters").contains("--config"));
+}
+
+#[test]
+fn check_and_print_default_need_nothing_but_the_file() {
+    let node = Node::new();
+
+    assert!(node.text("--check").contains("ok"));
+    let sample = node.text("--print-default");
+    std::fs::write(node.directory.path().join("baton.ron"), sample).unwrap();
+    assert!(node.text("--check").contains("ok"));
+
+    std::fs::write(node.directory.path().join("baton.ron"), "(").unwrap();
+    let output = node.run("--check");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("baton.ron:1:"));
+}
+
+#[test]
+fn wrong_arguments_are_a_usage_error() {
+    let node = Node::new();
+
+    for arguments in ["dance", "sessions --state tired", "sessions --client lb1", "--json"] {
+        assert_eq!(node.run(arguments).status.code(), Some(2), "{arguments}");
+    }
+}
