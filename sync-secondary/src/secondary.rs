@@ -80,7 +80,7 @@ impl Secondary {
     /// # Errors
     /// The primary refuses or does not answer.
     pub fn new(
-        config: &'static Config,
+        config: &Config,
         domain: &SyncDomain,
         memory: Memory,
         attachment: Attachment,
