@@ -119,9 +119,13 @@ impl Lab {
 
     /// Runs `batonctl` for node `number` and returns its JSON.
     pub fn batonctl(&self, number: u16, words: &[&str]) -> Value {
+        parse(&printed(self.batonctl_command(number, words).arg("--json")))
+    }
+
+    fn batonctl_command(&self, number: u16, words: &[&str]) -> Command {
         let mut command = Command::new(binary("batonctl"));
-        command.arg("--json").arg("--config").arg(self.config(number)).args(words);
-        parse(&printed(&mut command))
+        command.arg("--config").arg(self.config(number)).args(words);
+        command
     }
 
     /// The configuration of node `number`.
@@ -151,7 +155,7 @@ impl Lab {
         self.run(&["down"]);
     }
 
-    /// The last lines of the logs of Baton's processes.
+    /// The last lines of the logs of Baton's processes, and their counters.
     fn logs(&self) -> String {
         const LINES: usize = 8;
         let mut text = String::new();
@@ -164,6 +168,11 @@ impl Lab {
                     "--- n{number} {role}\n{}\n",
                     lines[lines.len().saturating_sub(LINES)..].join("\n")
                 );
+            }
+            if self.config(number).exists() {
+                let mut command = self.batonctl_command(number, &["counters"]);
+                let output = command.output().map(|output| output.stdout).unwrap_or_default();
+                text += &format!("--- n{number} counters\n{}\n", String::from_utf8_lossy(&output));
             }
         }
         text
