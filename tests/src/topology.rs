@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::command::{ip_in, run};
 use crate::host::Host;
+use crate::impair;
 use crate::netns;
 use crate::state::Lab;
 
@@ -134,6 +135,7 @@ fn node(lab: &Lab, number: u16) -> Result<()> {
         ip_in(&netns, &format!("link set {interface} master br0 up"))?;
     }
     ip_in(&netns, "link set br0 up")?;
+    impair::prepare(lab, number);
     ip_in(&netns, &format!("link set punt0 address {mac} up"))?;
     ip_in(&netns, &format!("addr add {}/24 dev punt0", host.ipv4()))?;
     ip_in(&netns, &format!("addr add {}/32 dev punt0", Host::sync_address(number)))?;
