@@ -73,7 +73,8 @@ impl Lab {
     /// `baton-lab` for this lab.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_baton-lab"));
-        command.args(["--name", &self.name]).args(words);
+        // The logs are read by programs here.
+        command.env("NO_COLOR", "1").args(["--name", &self.name]).args(words);
         command
     }
 
@@ -155,25 +156,27 @@ impl Lab {
         self.run(&["down"]);
     }
 
+    /// The log of one of node `number`'s processes.
+    pub fn log(&self, number: u16, role: &str) -> String {
+        fs::read_to_string(self.node_directory(number).join(format!("{role}.log"))).unwrap_or_default()
+    }
+
     /// The last lines of the logs of Baton's processes, and their counters.
     fn logs(&self) -> String {
         const LINES: usize = 8;
         let mut text = String::new();
-        for number in 1..=9 {
+        for number in (1..=9).filter(|&number| self.config(number).exists()) {
             for role in ["primary", "sync"] {
-                let path = self.node_directory(number).join(format!("{role}.log"));
-                let Ok(log) = fs::read_to_string(path) else { continue };
+                let log = self.log(number, role);
                 let lines: Vec<&str> = log.lines().collect();
                 text += &format!(
                     "--- n{number} {role}\n{}\n",
                     lines[lines.len().saturating_sub(LINES)..].join("\n")
                 );
             }
-            if self.config(number).exists() {
-                let mut command = self.batonctl_command(number, &["counters"]);
-                let output = command.output().map(|output| output.stdout).unwrap_or_default();
-                text += &format!("--- n{number} counters\n{}\n", String::from_utf8_lossy(&output));
-            }
+            let output = self.batonctl_command(number, &["counters"]).output();
+            let counters = output.map(|output| output.stdout).unwrap_or_default();
+            text += &format!("--- n{number} counters\n{}\n", String::from_utf8_lossy(&counters));
         }
         text
     }

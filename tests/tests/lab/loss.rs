@@ -1,4 +1,4 @@
-//! Loss on the way between the secondaries: the peer counts every gap, and forwarding does not notice.
+//! Loss and duplication between the secondaries: the peer counts each, and forwarding does not notice.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use baton_common::counter::Counter;
 use crate::counters::Counters;
 use crate::harness::{ECHO4, Lab};
 use crate::load::Load;
+use crate::sessions;
 use crate::wait::wait_for;
 
 const FLOWS: u32 = 1000;
@@ -54,4 +55,26 @@ fn root_lost_sync_datagrams_are_counted_and_cost_no_packet() {
     for node in ["n1", "n2"] {
         assert!(lab.processes(node).iter().all(|(_, _, alive)| *alive), "{:?}", lab.processes(node));
     }
+}
+
+#[test]
+fn root_doubled_sync_datagrams_are_counted_and_change_nothing() {
+    let lab = Lab::up(&["--nodes", "2", "--steering", "TapBpf"]);
+    lab.run(&["withdraw", "n2"]);
+    lab.run(&["impair", "n1", "--duplicate", "50"]);
+
+    let mut load = Load::udp(&lab, ECHO4, FLOWS, 1000);
+    load.wait_ready();
+
+    assert_eq!(sessions::wait_until_replicated(&lab, 1, 2), u64::from(FLOWS));
+    load.finish().assert_udp_whole(FLOWS);
+    let (sent, received) = (Counters::settled(&lab, 1), Counters::settled(&lab, 2));
+    let doubled = received.get(Counter::SyncRejectDuplicate);
+    assert!(doubled >= 50, "{doubled} duplicates are too few to tell");
+    assert_eq!(received.get(Counter::SyncRxDatagrams), sent.get(Counter::SyncTxDatagrams) + doubled);
+    assert_eq!(
+        received.starting_with("sync_reject_"),
+        [(Counter::SyncRejectDuplicate.name(), doubled)].into()
+    );
+    assert_eq!(received.get(Counter::SyncRxGaps), 0);
 }

@@ -20,6 +20,12 @@ pub fn list(lab: &Lab, number: u16, conditions: &[&str]) -> Vec<Value> {
     report["sessions"].as_array().expect("a list of sessions").clone()
 }
 
+/// The clients that have a session in a node's local or remote tables.
+pub fn clients(lab: &Lab, number: u16, table: &str) -> BTreeSet<String> {
+    let client = |session: Value| session["client"].as_str().expect("a client").to_owned();
+    list(lab, number, &["--table", table]).into_iter().map(client).collect()
+}
+
 /// All of a node's remote table but the sessions' age, in an order of its own: equal if the tables are.
 pub fn remote_table(lab: &Lab, number: u16) -> BTreeSet<String> {
     without(list(lab, number, &["--table", "remote"]), &["idle_ms"])
