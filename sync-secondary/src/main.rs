@@ -24,10 +24,10 @@ use clap::Parser;
 use sd_notify::NotifyState;
 
 use crate::attachment::Attachment;
-use crate::lock::SyncLock;
+
 use crate::memory::Memory;
-use crate::primary::Primary;
 use crate::secondary::{End, Secondary};
+use baton_common::runtime::ProcessWatch;
 
 /// Baton's sync secondary: tells the peers of this node's sessions, and keeps theirs, for one NUMA node.
 #[derive(Parser)]
@@ -79,8 +79,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         signal_hook::flag::register(signal, stop.clone()).context("catching signals")?;
     }
     let numa = NumaId(arguments.numa.unwrap_or_default());
-    let _lock = SyncLock::acquire(&config.paths.runtime, numa)?;
-    let primary = Primary::find(&config.paths.runtime)?;
+    let _lock = lock::acquire(&config.paths.runtime, numa)?;
+    let primary = primary::find(&config.paths.runtime)?;
     if !config.sync.enabled {
         return stand_by(&primary, &stop);
     }
@@ -116,7 +116,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Stays until it is told to stop or the primary is gone, and does nothing: with sync off there is nothing to do, and a
 /// service manager that wants this process would start it again and again if it left.
-fn stand_by(primary: &Primary, stop: &AtomicBool) -> anyhow::Result<()> {
+fn stand_by(primary: &ProcessWatch, stop: &AtomicBool) -> anyhow::Result<()> {
     let status = NotifyState::Status("standing by: sync.enabled is false in the configuration");
     sd_notify::notify(false, &[NotifyState::Ready, status]).context("telling the service manager")?;
     tracing::warn!("standing by: sync.enabled is false in the configuration");
