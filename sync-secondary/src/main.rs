@@ -1,3 +1,153 @@
-//! The sync secondary: one process per NUMA node.
+//! The sync secondary: one process per NUMA node. It tells the peers of this node's sessions and keeps theirs.
 
-fn main() {}
+mod attachment;
+mod foreign;
+mod link;
+mod lock;
+mod memory;
+mod outbox;
+mod primary;
+mod reports;
+mod secondary;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use baton_common::config::{self, Config, SyncDomain};
+use baton_common::id::{NumaId, SyncDomainId};
+use baton_common::netlink::{Mirror, MirrorOptions};
+use clap::Parser;
+use sd_notify::NotifyState;
+
+use crate::attachment::Attachment;
+use crate::lock::SyncLock;
+use crate::memory::Memory;
+use crate::primary::Primary;
+use crate::secondary::{End, Secondary};
+
+/// Baton's sync secondary: tells the peers of this node's sessions, and keeps theirs, for one NUMA node.
+#[derive(Parser)]
+#[command(name = "baton-sync", version)]
+struct Arguments {
+    /// The node's configuration.
+    #[arg(long, default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// The NUMA node to serve; it has an entry in `sync.domains`.
+    #[arg(long, required_unless_present_any = ["check", "print_default"])]
+    numa: Option<u8>,
+    /// Checks the configuration and exits.
+    #[arg(long)]
+    check: bool,
+    /// Prints the commented sample configuration and exits.
+    #[arg(long)]
+    print_default: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.print_default {
+        print!("{}", config::SAMPLE);
+        return ExitCode::SUCCESS;
+    }
+    if arguments.check {
+        let (report, good) = config::check_report(&arguments.config);
+        println!("{report}");
+        return if good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("baton-sync: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let config: &'static Config = Box::leak(Box::new(Config::load(&arguments.config)?));
+    tracing_subscriber::fmt().with_env_filter(&config.log).with_writer(std::io::stderr).init();
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, stop.clone()).context("catching signals")?;
+    }
+    let (id, domain) = domain_of(config, NumaId(arguments.numa.unwrap_or_default()))?;
+    let _lock = SyncLock::acquire(&config.paths.runtime, domain.numa)?;
+    let primary = Primary::find(&config.paths.runtime)?;
+    // Before DPDK pins this thread to its CPU: the mirror's thread is not to share it.
+    let mirror = Mirror::start(MirrorOptions {
+        interface: config.punt.interface.clone(),
+        keep: config
+            .sync
+            .peers
+            .iter()
+            .flat_map(|peer| &peer.addresses)
+            .map(|&address| address.into())
+            .collect(),
+    })
+    .context("mirroring the kernel's routes and neighbours")?;
+    let memory = Memory::attach(config, id, domain)?;
+    let attachment = Attachment::begin(config, id, domain, &primary)?;
+    let mut secondary = Secondary::new(config, domain, memory, attachment, &mirror)?;
+    sd_notify::notify(false, &[NotifyState::Ready]).context("telling the service manager")?;
+    tracing::info!(numa = domain.numa.0, elapsed_ms = began.elapsed().as_millis() as u64, "synchronising");
+    let end = secondary.run(&primary, &stop);
+    sd_notify::notify(false, &[NotifyState::Stopping]).context("telling the service manager")?;
+    match end {
+        End::PrimaryGone => {
+            tracing::info!(numa = domain.numa.0, pid = primary.pid(), "left, as the primary is gone")
+        }
+        End::Stopped => tracing::info!(numa = domain.numa.0, "stopped"),
+    }
+    Ok(())
+}
+
+/// The sync domain of a NUMA node.
+fn domain_of(config: &Config, numa: NumaId) -> anyhow::Result<(SyncDomainId, &SyncDomain)> {
+    if !config.sync.enabled {
+        bail!(
+            "synchronisation is off in the configuration: set sync.enabled to true, or do not start baton-sync"
+        );
+    }
+    let position = config.sync.domains.iter().position(|domain| domain.numa == numa);
+    let Some(position) = position else {
+        let known: Vec<_> = config.sync.domains.iter().map(|domain| domain.numa.to_string()).collect();
+        bail!("NUMA node {numa} has no entry in sync.domains; --numa may be one of: {}", known.join(", "));
+    };
+    Ok((SyncDomainId(position as u8), &config.sync.domains[position]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Config {
+        Config::parse(config::SAMPLE, "sample").unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_numa_node_without_a_domain_is_refused_by_name() {
+        let config = sample();
+        assert_eq!(domain_of(&config, NumaId(0)).unwrap().0, SyncDomainId(0));
+        let error = domain_of(&config, NumaId(7)).unwrap_err().to_string();
+        assert!(error.contains("NUMA node 7") && error.contains("one of: 0"), "{error}");
+    }
+
+    #[test]
+    fn with_sync_off_there_is_nothing_to_serve() {
+        let mut config = sample();
+        config.sync.enabled = false;
+        let error = domain_of(&config, NumaId(0)).unwrap_err().to_string();
+        assert!(error.contains("sync.enabled"), "{error}");
+    }
+}

@@ -1,0 +1,122 @@
+//! The memory that outlives the secondary: tables, rings, counters and its own state in the hugetlbfs directory.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use baton_common::config::{Config, SyncDomain};
+use baton_common::counter::{CounterBlock, CounterFile};
+use baton_common::id::{SyncDomainId, WorkerId};
+use baton_common::session::table::{SessionTable, TableError, TableWriter};
+use baton_common::shm::header::FileKind;
+use baton_common::shm::region::RegionError;
+use baton_common::shm::ring::{Consumer, Producer};
+use baton_common::sync::state::{self, SyncState};
+
+use crate::lock;
+use crate::reports::Source;
+
+/// Everything that one secondary maps.
+pub struct Memory {
+    /// The sessions of other nodes. This process is its only structural writer.
+    pub remote: TableWriter,
+    /// Every worker's table, to look at.
+    pub local: Vec<SessionTable>,
+    /// The event rings of the workers of this NUMA node.
+    pub sources: Vec<Source>,
+    /// Datagrams that reached the workers of this NUMA node.
+    pub from_workers: Vec<Consumer>,
+    /// Frames that a worker sends on this secondary's behalf.
+    pub to_worker: Producer,
+    /// Where this secondary and its peers stand.
+    pub state: &'static SyncState,
+    /// This thread's counters.
+    pub counters: &'static CounterBlock,
+}
+
+impl Memory {
+    /// Maps everything, and takes the remote table over: what a dead predecessor left half done is put right.
+    ///
+    /// # Errors
+    /// A file is missing, of another version or geometry, or another process is the remote table's writer.
+    pub fn attach(config: &Config, id: SyncDomainId, domain: &SyncDomain) -> anyhow::Result<Memory> {
+        let directory = &config.paths.hugepages;
+        let began = Instant::now();
+        let remote = take_over(&FileKind::RemoteTable.path(directory, domain.numa.0))
+            .context("taking the remote table over")?;
+        let recovery = remote.recovery();
+        tracing::info!(
+            numa = domain.numa.0,
+            count = recovery.sessions,
+            interrupted = recovery.change_interrupted,
+            odd_buckets = recovery.odd_buckets,
+            dropped = recovery.sessions_dropped,
+            elapsed_ms = began.elapsed().as_millis() as u64,
+            "took the remote table over"
+        );
+        let local = (0..config.workers.len() as u8).map(|worker| {
+            let path = FileKind::LocalTable.path(directory, worker);
+            SessionTable::open_read_only(&path, FileKind::LocalTable).context("attaching a worker's table")
+        });
+        let local = local.collect::<anyhow::Result<_>>()?;
+        let neighbours = || (0u8..).zip(&config.workers).filter(|(_, worker)| worker.numa == domain.numa);
+        let consumer = |worker: u8, kind: FileKind| {
+            Consumer::attach(&kind.path(directory, worker), kind).context("attaching a worker's ring")
+        };
+        let sources = neighbours().map(|(worker, _)| {
+            Ok(Source::new(
+                WorkerId(worker),
+                consumer(worker, FileKind::EventRing)?,
+                config.tables.event_ring_slots,
+            ))
+        });
+        let sources = sources.collect::<anyhow::Result<_>>()?;
+        let from_workers = neighbours().map(|(worker, _)| consumer(worker, FileKind::SyncRxRing));
+        let from_workers = from_workers.collect::<anyhow::Result<_>>()?;
+        let to_worker =
+            Producer::attach(&FileKind::SyncTxRing.path(directory, domain.numa.0), FileKind::SyncTxRing)
+                .context("attaching the ring to the worker")?;
+        let state = attach_state(config, domain)?;
+        Ok(Memory {
+            remote,
+            local,
+            sources,
+            from_workers,
+            to_worker,
+            state,
+            counters: attach_counters(config, id)?,
+        })
+    }
+}
+
+/// Takes the remote table's lock, which the kernel may be about to take from a killed predecessor.
+fn take_over(path: &std::path::Path) -> Result<TableWriter, TableError> {
+    let deadline = Instant::now() + lock::WAIT;
+    loop {
+        match TableWriter::attach(path, FileKind::RemoteTable) {
+            Err(TableError::Region(RegionError::Locked { .. })) if Instant::now() < deadline => {
+                std::thread::sleep(lock::POLL);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The sync state, begun or resumed. It stays mapped for the life of the process.
+fn attach_state(config: &Config, domain: &SyncDomain) -> anyhow::Result<&'static SyncState> {
+    let path = FileKind::SyncState.path(&config.paths.hugepages, domain.numa.0);
+    let state: &'static SyncState =
+        Box::leak(Box::new(state::attach(&path).context("attaching the sync state")?));
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970: set it")?;
+    let boot_epoch = state.begin(clock.as_nanos() as u64);
+    tracing::info!(numa = domain.numa.0, epoch = boot_epoch, "sync state");
+    Ok(state)
+}
+
+/// This secondary's counters. They stay mapped for the life of the process.
+fn attach_counters(config: &Config, id: SyncDomainId) -> anyhow::Result<&'static CounterBlock> {
+    let path = FileKind::Counters.path(&config.paths.hugepages, 0);
+    let file: &'static CounterFile =
+        Box::leak(Box::new(CounterFile::open(&path).context("attaching the counters")?));
+    file.sync(id.0.into())
+        .context("the counters file is of another configuration: run `baton-hugepages apply`")
+}

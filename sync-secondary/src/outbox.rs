@@ -1,0 +1,73 @@
+//! The outbox: puts datagrams for peers into frames and hands them to the link.
+
+use std::net::IpAddr;
+
+use baton_common::flow::{Address, Endpoint};
+use baton_common::neighbour::{NeighbourReader, Resolution};
+use baton_common::netlink::{Mirror, Resolver};
+use baton_common::packet::{MacAddress, UdpPath};
+use baton_common::sync::sender::{Transmission, Transmit};
+
+use crate::link::SyncLink;
+
+/// Bytes of an Ethernet header with one VLAN tag.
+const ETHERNET_BYTES_MAX: usize = 18;
+
+/// Addresses datagrams and sends them.
+pub struct Outbox {
+    /// The way in and out.
+    pub link: SyncLink,
+    neighbours: NeighbourReader,
+    resolver: Resolver,
+    mac: MacAddress,
+    own: Endpoint,
+    frame: Vec<u8>,
+}
+
+impl Outbox {
+    /// An outbox that sends from `own` and `mac`; `mtu` is the sync network's.
+    pub fn new(link: SyncLink, mirror: &Mirror, mac: MacAddress, own: Endpoint, mtu: u16) -> Outbox {
+        Outbox {
+            link,
+            neighbours: NeighbourReader::new(mirror.neighbours()),
+            resolver: mirror.resolver(),
+            mac,
+            own,
+            frame: vec![0; usize::from(mtu) + ETHERNET_BYTES_MAX],
+        }
+    }
+
+    /// The link-layer address of the next hop to a peer; one that is not known is asked for.
+    fn next_hop_mac(&mut self, peer: Address) -> Option<MacAddress> {
+        match self.neighbours.resolve(peer) {
+            Resolution::Reachable { mac } => Some(mac),
+            Resolution::Unresolved { next_hop } => {
+                self.resolver.want(next_hop);
+                None
+            }
+            Resolution::NoRoute => None,
+        }
+    }
+
+    /// Whether a datagram to each of these peers could be sent now.
+    pub fn knows_all(&mut self, peers: &[IpAddr]) -> bool {
+        // All are asked for, not only the first.
+        peers.iter().filter(|&&peer| self.next_hop_mac(peer.into()).is_none()).count() == 0
+    }
+}
+
+impl Transmit for Outbox {
+    fn transmit(&mut self, peer: IpAddr, payload: &[u8]) -> Transmission {
+        let destination = Endpoint { address: peer.into(), port: self.own.port };
+        let Some(next_hop_mac) = self.next_hop_mac(destination.address) else {
+            return Transmission::NoNeighbour;
+        };
+        let path = UdpPath { source_mac: self.mac, next_hop_mac, source: self.own, destination };
+        // The frame holds the largest payload, and a validated configuration has sync addresses of one family.
+        let Ok(length) = path.write(&mut self.frame, payload) else { return Transmission::QueueFull };
+        match self.link.send(&self.frame[..length]) {
+            true => Transmission::Sent,
+            false => Transmission::QueueFull,
+        }
+    }
+}
