@@ -9,6 +9,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
@@ -162,17 +163,22 @@ impl SharedConfig {
 }
 
 /// Maps the start of the file for reading and writing.
+///
+/// The file is never closed: EAL keeps a record lock on it in the primary, by which a secondary sees that its primary
+/// lives, and a process loses all its record locks of a file when it closes any descriptor of it (fcntl(2)).
 fn map_file(path: &Path) -> io::Result<MmapRaw> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let file = ManuallyDrop::new(OpenOptions::new().read(true).write(true).open(path)?);
     let length = file.metadata()?.len();
     if length < MAPPED_LEN as u64 {
         return Err(io::Error::other(format!("it has {length} bytes, at least {MAPPED_LEN} are expected")));
     }
-    MmapOptions::new().len(MAPPED_LEN).map_raw(&file)
+    MmapOptions::new().len(MAPPED_LEN).map_raw(&*file)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     /// A configuration file as a primary of that release leaves it, with some words set.
@@ -197,6 +203,29 @@ mod tests {
         let names: Vec<_> = cleared.iter().map(|lock| (lock.name, lock.makes_heap_suspect())).collect();
         assert_eq!(names, [("tail queues", false), ("heap", true)]);
         assert_eq!(config.clear(Duration::ZERO), []);
+    }
+
+    #[test]
+    fn opening_leaves_this_process_the_record_locks_it_has() {
+        use nix::fcntl::{FcntlArg, fcntl};
+        let dir = config_file(RELEASE, &[]);
+        let file =
+            File::options().write(true).open(shared_files_dir(dir.path(), "p").join("config")).unwrap();
+        let whole = libc::flock {
+            l_type: libc::F_WRLCK as i16,
+            l_whence: libc::SEEK_SET as i16,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        fcntl(&file, FcntlArg::F_SETLK(&whole)).unwrap();
+
+        drop(SharedConfig::open(dir.path(), "p").unwrap());
+
+        // A lock of the open file description conflicts with the process's own record lock, if that is still there.
+        let mut found = whole;
+        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found)).unwrap();
+        assert_eq!(found.l_type, libc::F_WRLCK as i16);
     }
 
     #[test]
