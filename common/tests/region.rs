@@ -43,6 +43,15 @@ fn a_new_file_is_zeros_after_its_header() {
 }
 
 #[test]
+fn a_file_that_is_not_what_the_config_asks_for_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let region = Region::open(&create(directory.path()), KIND).unwrap();
+    assert_eq!(region.header().check_geometry(&SPEC), Ok(()));
+    let error = region.header().check_geometry(&FileSpec { geometry: [1, 9, 3, 4], ..SPEC }).unwrap_err();
+    assert_eq!(error, HeaderError::Geometry { word: "geometry word 1", found: 2, expected: 9 });
+}
+
+#[test]
 fn every_file_has_a_hash_key_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let key = |name: &str| {

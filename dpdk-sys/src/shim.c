@@ -20,6 +20,11 @@ uint16_t baton_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets
 	return rte_eth_tx_burst(port, queue, packets, count);
 }
 
+const char *baton_mempool_ops_name(const struct rte_mempool *pool)
+{
+	return rte_mempool_get_ops(pool->ops_index)->name;
+}
+
 struct rte_mbuf *baton_mbuf_alloc(struct rte_mempool *pool)
 {
 	return rte_pktmbuf_alloc(pool);

@@ -26,6 +26,9 @@ unsigned int baton_lcore_id(void);
 uint16_t baton_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);
 uint16_t baton_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **packets, uint16_t count);
 
+/* The name of the operations that keep the pool's free objects. */
+const char *baton_mempool_ops_name(const struct rte_mempool *pool);
+
 struct rte_mbuf *baton_mbuf_alloc(struct rte_mempool *pool);
 int baton_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, unsigned int count);
 void baton_mbuf_free(struct rte_mbuf *packet);

@@ -33,6 +33,7 @@ mod queue;
 mod ring;
 mod shared_config;
 mod steering_program;
+mod takeover;
 mod tap_steering;
 
 pub use burst::{Burst, Drain};
@@ -46,4 +47,5 @@ pub use port::{Link, Port, PortError, PortStats};
 pub use queue::{RxQueue, TxQueue};
 pub use ring::{Consumer, Producer, RingError, mbuf_ring};
 pub use shared_config::{HeldLock, SharedConfig, SharedConfigError};
+pub use takeover::TakeOver;
 pub use tap_steering::{SteeringTarget, TapSteering, TapSteeringError};

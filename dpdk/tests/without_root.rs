@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use dpdk::{
     Burst, Device, Eal, EalError, EalOptions, FlowAction, FlowError, FlowMatch, FlowRules, LaunchError,
     Mempool, MempoolError, PoolConfig, PoolOps, Port, PortConfig, PortError, ProcessType, RxQueueConfig,
-    mbuf_ring,
+    TakeOver, mbuf_ring,
 };
 use tempfile::TempDir;
 
@@ -209,6 +209,28 @@ fn a_pool_that_memory_cannot_hold_is_an_error() {
     };
     let error = Mempool::create(&eal, "huge", &config).unwrap_err();
     assert!(error.to_string().contains("huge"), "{error}");
+}
+
+#[test]
+fn taking_over_a_whole_pool_changes_nothing() {
+    let eal = start("net_null0");
+    let config =
+        PoolConfig { count: 255, cache: 0, data_bytes: 2048, socket: -1, ops: PoolOps::SingleThread };
+    let pool = Mempool::create(&eal, "own", &config).unwrap();
+    let held = pool.alloc_with(&[1]).unwrap();
+
+    assert_eq!(pool.take_over(), TakeOver { giving: 0, taking: 0 });
+
+    assert_eq!(pool.in_use(), 1);
+    drop(held);
+    let mut all = Burst::<255>::new();
+    assert!(pool.alloc_burst(&mut all, 255));
+}
+
+#[test]
+#[should_panic(expected = "single thread")]
+fn a_pool_of_many_threads_cannot_be_taken_over() {
+    pool(&start("net_null0"), 255).take_over();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use baton_common::config::Config;
 use baton_common::shm::region::Region;
 use serde::Serialize;
@@ -82,8 +82,9 @@ fn create(plan: &FilePlan, machine: &Machine) -> Result<()> {
             fs::remove_file(&plan.path).with_context(|| format!("cannot delete {}", plan.path.display()))?;
         }
     }
-    numa::run_on(machine, plan.numa, || Region::create(&plan.path, &plan.file.spec))??;
-    Ok(())
+    let created = numa::run_on(machine, plan.numa, || Region::create(&plan.path, &plan.file.spec).map(drop))?;
+    // The message names its cause already.
+    created.map_err(|error| anyhow!("{error}"))
 }
 
 impl Report for Applied {

@@ -18,6 +18,7 @@ mod report;
 mod reserve;
 mod status;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -31,17 +32,17 @@ use report::Report;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.print_default {
-        print!("{SAMPLE}");
+        print(SAMPLE.trim_end());
         return ExitCode::SUCCESS;
     }
     if arguments.check {
         let (report, good) = check_report(&arguments.config);
-        println!("{report}");
+        print(&report);
         return if good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     match run(&arguments) {
         Ok(output) => {
-            println!("{output}");
+            print(&output);
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -49,6 +50,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints a result. A reader that went away has what it wanted.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn run(arguments: &Arguments) -> Result<String> {

@@ -118,8 +118,8 @@ pub enum PlanError {
     )]
     Geometry { path: PathBuf, kind: FileKind, found: Vec<u64>, expected: Vec<u64> },
     /// There is a file of a table's name that is not Baton's, or cannot be read.
-    #[error("{} cannot be used: {source}", path.display())]
-    UnusableFile { path: PathBuf, source: RegionError },
+    #[error("{} cannot be used: {error}", path.display())]
+    UnusableFile { path: PathBuf, error: RegionError },
 }
 
 /// The words that a kind's geometry begins with.
@@ -180,7 +180,7 @@ pub fn examine(file: &TableFile, directory: &Path) -> Result<FileAction, PlanErr
         {
             Ok(FileAction::Remake { reason: source.to_string() })
         }
-        Err(source) => Err(PlanError::UnusableFile { path, source }),
+        Err(error) => Err(PlanError::UnusableFile { path, error }),
     }
 }
 

@@ -9,7 +9,7 @@ use baton_common::flow::HashKey;
 use baton_common::id::{NumaId, QueueId, SyncDomainId};
 use baton_common::packet::MacAddress;
 use baton_common::steering::{SteeringBackend, SteeringPlan};
-use dpdk::{Eal, EalOptions, Mempool, Port, ProcessType, RxQueue, TxQueue};
+use dpdk::{Eal, EalOptions, Mempool, Port, ProcessType, RxQueue, TakeOver, TxQueue};
 
 use crate::primary::Primary;
 
@@ -118,11 +118,11 @@ fn start_eal(config: &Config, domain: &SyncDomain) -> anyhow::Result<Eal> {
 
 fn take_queues(eal: &Eal, config: &Config, numa: NumaId, queue: QueueId) -> anyhow::Result<OwnQueues> {
     let port = Port::attach(eal, &config.port.device).context("attaching to the primary's port")?;
-    Ok(OwnQueues {
-        rx: port.take_rx_queue(queue.0)?,
-        tx: port.take_tx_queue(queue.0)?,
-        pool: Mempool::lookup(eal, &format!("sync-{numa}"))?,
-    })
+    let pool = Mempool::lookup(eal, &format!("sync-{numa}"))?;
+    // What a predecessor held when it was killed stays lost until the primary starts anew: at most a burst each time.
+    let TakeOver { giving, taking } = pool.take_over();
+    tracing::info!(numa = numa.0, count = pool.available(), giving, taking, "took the packet buffers over");
+    Ok(OwnQueues { rx: port.take_rx_queue(queue.0)?, tx: port.take_tx_queue(queue.0)?, pool })
 }
 
 /// The backend of that name, as the primary's status says it.

@@ -96,7 +96,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     sd_notify::notify(false, &[NotifyState::Ready]).context("telling the service manager")?;
     tracing::info!(numa = domain.numa.0, elapsed_ms = began.elapsed().as_millis() as u64, "synchronising");
     let end = secondary.run(&primary, &stop);
-    sd_notify::notify(false, &[NotifyState::Stopping]).context("telling the service manager")?;
+    // A service manager that does not listen is no reason to fail at the end.
+    let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
     match end {
         End::PrimaryGone => {
             tracing::info!(numa = domain.numa.0, pid = primary.pid(), "left, as the primary is gone")

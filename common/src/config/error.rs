@@ -10,12 +10,12 @@ use super::locate::Position;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{}: cannot read the configuration: {source}; name an existing, readable file with --config", path.display())]
+    #[error("{}: cannot read the configuration: {error}; name an existing, readable file with --config", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the kernel says.
-        source: io::Error,
+        error: io::Error,
     },
     /// The text is not RON, or not of the configuration's shape. Reading ends at the first such place.
     #[error("{0}")]

@@ -17,7 +17,7 @@ impl Config {
     /// The file cannot be read, is not of the configuration's shape, or holds values that are wrong: see [`ConfigError`].
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+            .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
         Config::parse(&text, &path.display().to_string())
     }
 

@@ -2,25 +2,21 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zerocopy::{FromBytes, IntoBytes};
-
 use super::Counter;
-use crate::shm::shared::Shared;
+use crate::shm::shared::shared_struct;
 
 /// Counters that fit a block.
 pub const COUNTERS_MAX: usize = 256;
 
-/// The counters of one thread: each is added to by its owner only and read by anyone.
-///
-/// 2048 bytes, cache-line aligned; counter `c` is the 64-bit native-endian word at `8 * c`.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C, align(64))]
-pub struct CounterBlock {
-    values: [AtomicU64; COUNTERS_MAX],
+shared_struct! {
+    /// The counters of one thread: each is added to by its owner only and read by anyone.
+    ///
+    /// 2048 bytes, cache-line aligned; counter `c` is the 64-bit native-endian word at `8 * c`.
+    #[repr(C, align(64))]
+    pub struct CounterBlock {
+        values: [AtomicU64; COUNTERS_MAX],
+    }
 }
-
-// SAFETY: `repr(C)`, of a fixed size, atomics only.
-unsafe impl Shared for CounterBlock {}
 
 const _: () = assert!(size_of::<CounterBlock>() == 2048 && align_of::<CounterBlock>() == 64);
 

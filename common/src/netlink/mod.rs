@@ -59,6 +59,13 @@ pub struct Mirror {
 #[derive(Clone)]
 pub struct Resolver(SyncSender<Address>);
 
+impl From<SyncSender<Address>> for Resolver {
+    /// A resolver whose requests go to whoever receives from that channel.
+    fn from(requests: SyncSender<Address>) -> Resolver {
+        Resolver(requests)
+    }
+}
+
 impl Resolver {
     /// Asks for a next hop's link-layer address, which will show up in the snapshot.
     ///

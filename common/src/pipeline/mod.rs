@@ -5,6 +5,8 @@
 
 mod balance;
 mod report;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub use report::Reporter;

@@ -6,9 +6,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zerocopy::{FromBytes, IntoBytes};
-
-use super::shared::Shared;
+use super::shared::shared_struct;
 
 /// Ranges that a table is divided into.
 pub const DIRTY_RANGES: u32 = 1024;
@@ -44,20 +42,18 @@ impl DirtyRange {
     }
 }
 
-/// The bitmaps as they lie in the ring's file: 256 bytes.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C, align(64))]
-pub struct DirtyRanges {
-    /// Set by the worker, cleared by its secondary.
-    marked: [AtomicU64; WORDS],
-    /// Written by the secondary only.
-    taken: [AtomicU64; WORDS],
+shared_struct! {
+    /// The bitmaps as they lie in the ring's file: 256 bytes.
+    #[repr(C, align(64))]
+    pub struct DirtyRanges {
+        /// Set by the worker, cleared by its secondary.
+        marked: [AtomicU64; WORDS],
+        /// Written by the secondary only.
+        taken: [AtomicU64; WORDS],
+    }
 }
 
 const _: () = assert!(size_of::<DirtyRanges>() == 256 && align_of::<DirtyRanges>() == 64);
-
-// SAFETY: `repr(C)`, of a fixed size, atomics only.
-unsafe impl Shared for DirtyRanges {}
 
 impl DirtyRanges {
     /// Bitmaps with nothing marked, for tests and tools that have no shared memory.

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use thiserror::Error;
-use zerocopy::{FromBytes, IntoBytes};
 
-use super::shared::Shared;
+use super::shared::shared_struct;
 use crate::flow::HashKey;
 
 /// Bytes of the header; what the file holds begins here.
@@ -23,6 +22,9 @@ pub const LAYOUT_VERSION: u32 = 1;
 
 /// Words that describe what the file holds; their meaning depends on the kind.
 pub const GEOMETRY_WORDS: usize = 4;
+
+const GEOMETRY_NAMES: [&str; GEOMETRY_WORDS] =
+    ["geometry word 0", "geometry word 1", "geometry word 2", "geometry word 3"];
 
 /// What a shared file holds. The numbers stand in the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -178,19 +180,20 @@ fn kind_name(number: u32) -> &'static str {
     FileKind::from_number(number).map_or("unknown", FileKind::stem)
 }
 
-/// The header as it lies in the file. Written once, when the file is made, except for the holder.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C)]
-pub struct Header {
-    magic: AtomicU64,
-    layout_version: AtomicU32,
-    kind: AtomicU32,
-    total_bytes: AtomicU64,
-    hash_key: [AtomicU64; 2],
-    geometry: [AtomicU64; GEOMETRY_WORDS],
-    ready: AtomicU32,
-    holder_pid: AtomicU32,
-    reserved: [AtomicU64; 502],
+shared_struct! {
+    /// The header as it lies in the file. Written once, when the file is made, except for the holder.
+    #[repr(C)]
+    pub struct Header {
+        magic: AtomicU64,
+        layout_version: AtomicU32,
+        kind: AtomicU32,
+        total_bytes: AtomicU64,
+        hash_key: [AtomicU64; 2],
+        geometry: [AtomicU64; GEOMETRY_WORDS],
+        ready: AtomicU32,
+        holder_pid: AtomicU32,
+        reserved: [AtomicU64; 502],
+    }
 }
 
 const _: () = {
@@ -201,9 +204,6 @@ const _: () = {
     assert!(std::mem::offset_of!(Header, ready) == 72);
     assert!(std::mem::offset_of!(Header, holder_pid) == 76);
 };
-
-// SAFETY: `repr(C)`, of a fixed size, atomics only.
-unsafe impl Shared for Header {}
 
 impl Header {
     /// Writes the header of a new file of `total_bytes`, the ready flag last, and draws its hash key.
@@ -268,6 +268,18 @@ impl Header {
     /// The geometry words.
     pub fn geometry(&self) -> [u64; GEOMETRY_WORDS] {
         std::array::from_fn(|word| self.geometry[word].load(Ordering::Relaxed))
+    }
+
+    /// Checks that the file is what `spec` says: for a caller that knows what the config asks for.
+    ///
+    /// # Errors
+    /// The first geometry word that differs.
+    pub fn check_geometry(&self, spec: &FileSpec) -> Result<(), HeaderError> {
+        let words = GEOMETRY_NAMES.into_iter().zip(self.geometry()).zip(spec.geometry);
+        match words.into_iter().find(|((_, found), expected)| found != expected) {
+            Some(((word, found), expected)) => Err(HeaderError::Geometry { word, found, expected }),
+            None => Ok(()),
+        }
     }
 
     /// The pid of the process that last took the file's exclusive lock; zero if none ever did.

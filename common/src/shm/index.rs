@@ -7,9 +7,7 @@
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 
-use zerocopy::{FromBytes, IntoBytes};
-
-use super::shared::{Mapped, Shared};
+use super::shared::{Mapped, shared_struct};
 
 /// Slots of a bucket.
 pub const BUCKET_SLOTS: usize = 10;
@@ -20,15 +18,16 @@ pub const READ_ATTEMPTS: u32 = 32;
 /// Most buckets of an index: up to here a hash's two places and its tag share no bits.
 pub const BUCKETS_MAX: u64 = 1 << 24;
 
-/// One bucket.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C, align(64))]
-pub struct Bucket {
-    /// Odd while the writer changes the bucket; two higher after each change.
-    lock: AtomicU32,
-    tags: [AtomicU16; BUCKET_SLOTS],
-    /// Record number plus one; zero is an empty slot, whatever its tag.
-    records: [AtomicU32; BUCKET_SLOTS],
+shared_struct! {
+    /// One bucket.
+    #[repr(C, align(64))]
+    pub struct Bucket {
+        /// Odd while the writer changes the bucket; two higher after each change.
+        lock: AtomicU32,
+        tags: [AtomicU16; BUCKET_SLOTS],
+        /// Record number plus one; zero is an empty slot, whatever its tag.
+        records: [AtomicU32; BUCKET_SLOTS],
+    }
 }
 
 const _: () = {
@@ -36,9 +35,6 @@ const _: () = {
     assert!(std::mem::offset_of!(Bucket, tags) == 4);
     assert!(std::mem::offset_of!(Bucket, records) == 24);
 };
-
-// SAFETY: `repr(C)`, of a fixed size, atomics only.
-unsafe impl Shared for Bucket {}
 
 /// Where a key may stand: either of two buckets, under a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -293,4 +289,89 @@ pub fn prefetch_read<T>(value: &T) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+
+    const TAG: u16 = 7;
+
+    fn bucket_with(records: &[u32]) -> Bucket {
+        let bucket = Bucket::new_zeroed();
+        for (slot, record) in records.iter().enumerate() {
+            bucket.put(slot, TAG, *record);
+        }
+        bucket
+    }
+
+    #[test]
+    fn what_was_read_of_a_bucket_that_changed_meanwhile_counts_for_nothing() {
+        let bucket = bucket_with(&[1]);
+        let mut looks = 0;
+        let found = bucket.read(TAG, false, |record| {
+            looks += 1;
+            if looks == 1 {
+                bucket.begin_change();
+                bucket.clear(0);
+                bucket.end_change();
+                bucket.begin_change();
+                bucket.put(0, TAG, 2);
+                bucket.end_change();
+            }
+            Some(record)
+        });
+        assert_eq!((found, looks), (Found::Here(2), 2));
+    }
+
+    #[test]
+    fn nothing_found_in_a_bucket_that_changed_meanwhile_is_looked_for_again() {
+        let bucket = bucket_with(&[1, 2]);
+        let mut looks = 0;
+        let found = bucket.read(TAG, true, |record| {
+            looks += 1;
+            if looks == 1 {
+                bucket.begin_change();
+                bucket.put(0, TAG, 3);
+                bucket.end_change();
+            }
+            (record == 3).then_some(record)
+        });
+        assert_eq!(found, Found::Here(3));
+    }
+
+    #[test]
+    fn a_bucket_whose_writer_died_in_it_is_contended_for_who_finds_nothing() {
+        let bucket = bucket_with(&[1]);
+        bucket.begin_change();
+        assert_eq!(bucket.read(TAG, false, Some), Found::Contended);
+        assert_eq!(bucket.read(TAG, true, Some), Found::Here(1));
+        assert_eq!(bucket.read(TAG + 1, true, Some), Found::Contended);
+        bucket.begin_change();
+        bucket.end_change();
+        assert_eq!(bucket.read(TAG, false, Some), Found::Here(1));
+        assert_eq!(bucket.read(TAG + 1, false, Some), Found::Absent);
+    }
+
+    #[test]
+    fn a_bucket_that_never_stands_still_is_given_up() {
+        let bucket = bucket_with(&[1]);
+        let mut looks = 0;
+        let found = bucket.read(TAG, false, |_| {
+            looks += 1;
+            bucket.begin_change();
+            bucket.end_change();
+            Some(())
+        });
+        assert_eq!((found, looks), (Found::Contended, READ_ATTEMPTS));
+    }
+
+    #[test]
+    fn a_tag_without_a_record_is_an_empty_slot() {
+        let bucket = bucket_with(&[1]);
+        bucket.clear(0);
+        assert_eq!((bucket.tag(0), bucket.load()), (TAG, 0));
+        assert_eq!(bucket.read(TAG, false, Some), Found::Absent);
+    }
 }

@@ -7,30 +7,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use thiserror::Error;
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::process::ProcessName;
 use super::region::{Region, RegionError};
-use super::shared::{Mapped, Shared};
+use super::shared::{Mapped, shared_struct};
 
 /// Readers that can be registered at a time.
 pub const READERS_MAX: usize = 64;
 
-/// A reader's cache line: the reader writes it, the structural writer reads it.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C, align(64))]
-pub struct ReaderSlot {
-    /// The epoch that the reader noted last; zero while it is offline.
-    epoch: AtomicU64,
-    /// The reader's process ([`ProcessName::to_word`]); zero if the slot is free.
-    process: AtomicU64,
-    reserved: [AtomicU64; 6],
+shared_struct! {
+    /// A reader's cache line: the reader writes it, the structural writer reads it.
+    #[repr(C, align(64))]
+    pub struct ReaderSlot {
+        /// The epoch that the reader noted last; zero while it is offline.
+        epoch: AtomicU64,
+        /// The reader's process ([`ProcessName::to_word`]); zero if the slot is free.
+        process: AtomicU64,
+        reserved: [AtomicU64; 6],
+    }
 }
 
 const _: () = assert!(size_of::<ReaderSlot>() == 64 && align_of::<ReaderSlot>() == 64);
-
-// SAFETY: `repr(C)`, of a fixed size, atomics only.
-unsafe impl Shared for ReaderSlot {}
 
 /// Why a reader could not be registered.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -72,9 +69,9 @@ impl Readers {
     /// Writer only: begins a new epoch. What was unlinked before is through when [`Readers::have_passed`] says so.
     pub fn advance(&self) -> u64 {
         let epoch = self.epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);
-        // SYNC epoch-begun: pairs with the acquire load of `note`.
+        // SYNC epoch-begun: pairs with the acquire load of `quiesce`.
         self.epoch.store(epoch, Ordering::Release);
-        // SYNC reader-online: pairs with the fence of `note`. Either this writer sees that a reader came online, or that
+        // SYNC reader-online: pairs with the fence of `quiesce`. Either this writer sees that a reader came online, or that
         // reader sees all that was unlinked before.
         fence(Ordering::SeqCst);
         epoch
@@ -83,7 +80,7 @@ impl Readers {
     /// Writer only: whether every online reader has noted `epoch`.
     pub fn have_passed(&self, epoch: u64) -> bool {
         self.slots.iter().all(|slot| {
-            // SYNC reader-quiet: pairs with the release stores of `note` and `leave`.
+            // SYNC reader-quiet: pairs with the release stores of `quiesce` and `leave`.
             let noted = slot.epoch.load(Ordering::Acquire);
             noted == 0 || noted >= epoch
         })

@@ -7,31 +7,31 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::dirty::DirtyRanges;
 use super::header::{FileKind, FileSpec, HEADER_BYTES, HeaderError};
 use super::region::{Region, RegionError};
-use super::shared::{Mapped, Shared};
+use super::shared::{Mapped, shared_struct};
 
 /// Largest item that a ring can be made for.
 pub const ITEM_BYTES_MAX: u64 = 65_536;
 
 const SLOTS_OFFSET: u64 = HEADER_BYTES + 4096;
 
-/// The two indices, each in a cache line of its owner's, and the dirty ranges: a page after the header. Both indices count
-/// up for ever and are taken modulo the number of slots.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C, align(64))]
-struct Control {
-    /// Items consumed. Written by the consumer.
-    head: AtomicU64,
-    reserved0: [AtomicU64; 7],
-    /// Items produced. Written by the producer.
-    tail: AtomicU64,
-    reserved1: [AtomicU64; 7],
-    dirty: DirtyRanges,
-    reserved2: [AtomicU64; 464],
+shared_struct! {
+    /// The two indices, each in a cache line of its owner's, and the dirty ranges: a page after the header. Both indices count
+    /// up for ever and are taken modulo the number of slots.
+    #[repr(C, align(64))]
+    struct Control {
+        /// Items consumed. Written by the consumer.
+        head: AtomicU64,
+        reserved0: [AtomicU64; 7],
+        /// Items produced. Written by the producer.
+        tail: AtomicU64,
+        reserved1: [AtomicU64; 7],
+        dirty: DirtyRanges,
+        reserved2: [AtomicU64; 464],
+    }
 }
 
 const _: () = {
@@ -39,9 +39,6 @@ const _: () = {
     assert!(std::mem::offset_of!(Control, tail) == 64);
     assert!(std::mem::offset_of!(Control, dirty) == 128);
 };
-
-// SAFETY: `repr(C)`, of a fixed size, atomics only.
-unsafe impl Shared for Control {}
 
 /// Why a ring could not be made or attached.
 #[derive(Debug, Error)]
@@ -66,10 +63,17 @@ pub enum RingError {
 /// # Errors
 /// The shape is wrong, or the file cannot be made.
 pub fn create(path: &Path, kind: FileKind, slots: u32, item_bytes: u32) -> Result<(), RingError> {
-    let (slots, item_bytes) = (u64::from(slots), u64::from(item_bytes));
-    let bytes = file_bytes(slots, item_bytes).ok_or(RingError::Shape { slots, item_bytes })?;
-    Region::create(path, &FileSpec { kind, geometry: [slots, item_bytes, 0, 0], bytes })?;
+    Region::create(path, &spec(kind, u64::from(slots), u64::from(item_bytes))?)?;
     Ok(())
+}
+
+/// What the file of a ring of this shape is to be.
+///
+/// # Errors
+/// There can be no such ring.
+pub fn spec(kind: FileKind, slots: u64, item_bytes: u64) -> Result<FileSpec, RingError> {
+    let bytes = file_bytes(slots, item_bytes).ok_or(RingError::Shape { slots, item_bytes })?;
+    Ok(FileSpec { kind, geometry: [slots, item_bytes, 0, 0], bytes })
 }
 
 /// Bytes of the file of a ring of this shape, before rounding to pages; `None` if there can be no such ring.
@@ -96,9 +100,9 @@ impl Ring {
     fn attach(path: &Path, kind: FileKind) -> Result<Ring, RingError> {
         let region = Region::open(path, kind)?;
         let [slots, item_bytes, ..] = region.header().geometry();
-        let needed = file_bytes(slots, item_bytes).ok_or(RingError::Shape { slots, item_bytes })?;
+        let needed = spec(kind, slots, item_bytes)?.bytes;
         if needed > region.bytes() {
-            let source = HeaderError::Geometry { word: "size", found: region.bytes(), expected: needed };
+            let source = HeaderError::Geometry { word: "file size", found: region.bytes(), expected: needed };
             return Err(RegionError::Header { path: path.to_owned(), source }.into());
         }
         let slot_words = slot_words(item_bytes);

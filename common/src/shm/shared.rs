@@ -24,6 +24,34 @@ unsafe impl Shared for AtomicU16 {}
 unsafe impl Shared for AtomicU32 {}
 // SAFETY: an atomic.
 unsafe impl Shared for AtomicU64 {}
+// SAFETY: nothing but such values, one after the other.
+unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
+
+/// Declares a struct, all of whose fields are [`Shared`], as [`Shared`] itself. Its `repr` is given, `repr(C)` or stricter.
+macro_rules! shared_struct {
+    (
+        $(#[$attribute:meta])*
+        $visibility:vis struct $name:ident {
+            $($(#[$field_attribute:meta])* $field:ident: $type:ty,)+
+        }
+    ) => {
+        #[derive(zerocopy::FromBytes, zerocopy::IntoBytes)]
+        $(#[$attribute])*
+        $visibility struct $name {
+            $($(#[$field_attribute])* $field: $type,)+
+        }
+
+        const _: () = {
+            const fn is_shared<T: $crate::shm::shared::Shared>() {}
+            $(is_shared::<$type>();)+
+        };
+
+        // SAFETY: every field is shared, as the lines above had the compiler check, so there are only atomics; that the
+        // layout is fixed, has no padding and takes any bytes is what `FromBytes` and `IntoBytes` check.
+        unsafe impl $crate::shm::shared::Shared for $name {}
+    };
+}
+pub(crate) use shared_struct;
 
 /// A shared value, and the mapping that it lies in: the mapping stays for as long as the handle does.
 pub struct Mapped<T: ?Sized> {

@@ -2,25 +2,21 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use zerocopy::{FromBytes, IntoBytes};
-
 use super::index::prefetch_read;
-use super::shared::{Mapped, Shared};
+use super::shared::{Mapped, shared_struct};
 
 /// Words of a record.
 pub const RECORD_WORDS: usize = 16;
 
-/// One record: two cache lines, only ever read and written word by word.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C, align(128))]
-pub struct Record {
-    words: [AtomicU64; RECORD_WORDS],
+shared_struct! {
+    /// One record: two cache lines, only ever read and written word by word.
+    #[repr(C, align(128))]
+    pub struct Record {
+        words: [AtomicU64; RECORD_WORDS],
+    }
 }
 
 const _: () = assert!(size_of::<Record>() == 128 && align_of::<Record>() == 128);
-
-// SAFETY: `repr(C)`, of a fixed size, atomics only.
-unsafe impl Shared for Record {}
 
 impl Record {
     /// A copy of all words. Whether they belong together is for the caller to find out, from the bucket that led here.

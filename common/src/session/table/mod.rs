@@ -20,7 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Direction, Session, record};
 use crate::flow::{FlowHash, FlowKey, HashKey};
@@ -29,7 +28,7 @@ use crate::shm::header::{FileKind, HEADER_BYTES};
 use crate::shm::index::{Candidates, Found, Index};
 use crate::shm::readers::{ReaderError, Readers};
 use crate::shm::region::{Region, RegionError};
-use crate::shm::shared::{Mapped, Shared};
+use crate::shm::shared::{Mapped, shared_struct};
 use crate::shm::slab::Slab;
 
 const CONTROL_OFFSET: u64 = HEADER_BYTES;
@@ -37,26 +36,24 @@ const EPOCH_OFFSET: u64 = CONTROL_OFFSET + std::mem::offset_of!(Control, epoch) 
 const READERS_OFFSET: u64 = CONTROL_OFFSET + 4096;
 const BUCKETS_OFFSET: u64 = READERS_OFFSET + 4096;
 
-/// What the structural writer keeps, a page after the header. Each word has a cache line of its own.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C, align(64))]
-struct Control {
-    /// The structural change under way ([`recovery::Intent`]); zero if none.
-    intent: AtomicU64,
-    reserved0: [AtomicU64; 7],
-    /// Counts up for ever; never zero once there was a writer.
-    epoch: AtomicU64,
-    reserved1: [AtomicU64; 7],
-    /// Sessions in the table, for those who only want to know.
-    live: AtomicU64,
-    reserved2: [AtomicU64; 7],
-    reserved3: [AtomicU64; 488],
+shared_struct! {
+    /// What the structural writer keeps, a page after the header. Each word has a cache line of its own.
+    #[repr(C, align(64))]
+    struct Control {
+        /// The structural change under way ([`recovery::Intent`]); zero if none.
+        intent: AtomicU64,
+        reserved0: [AtomicU64; 7],
+        /// Counts up for ever; never zero once there was a writer.
+        epoch: AtomicU64,
+        reserved1: [AtomicU64; 7],
+        /// Sessions in the table, for those who only want to know.
+        live: AtomicU64,
+        reserved2: [AtomicU64; 7],
+        reserved3: [AtomicU64; 488],
+    }
 }
 
 const _: () = assert!(size_of::<Control>() == 4096);
-
-// SAFETY: `repr(C)`, of a fixed size, atomics only.
-unsafe impl Shared for Control {}
 
 /// Why a table could not be made or attached.
 #[derive(Debug, Error)]

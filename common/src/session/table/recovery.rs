@@ -1,10 +1,11 @@
 //! Recovery: what a new writer does before it begins, so that its predecessor may have died anywhere.
 
+use std::sync::atomic::{Ordering, fence};
+
 use super::SessionTable;
 use crate::id::RecordIndex;
 use crate::session::record;
 use crate::shm::index::{BUCKET_SLOTS, Place};
-use std::sync::atomic::{Ordering, fence};
 
 /// The structural change that a writer is about to make, one word so that it is there whole or not at all:
 /// `operation << 32 | record`.
