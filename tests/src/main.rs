@@ -105,9 +105,14 @@ enum Action {
         #[arg(long)]
         stale: bool,
     },
-    /// Make load and measure what becomes of it
-    #[command(subcommand)]
-    Load(load::Kind),
+    /// Make load on a host of the lab and measure what becomes of it
+    Load {
+        /// The host; by default c1, and inside `exec` the host that one is on
+        #[arg(long, global = true)]
+        from: Option<Host>,
+        #[command(subcommand)]
+        kind: load::Kind,
+    },
     /// Answer UDP datagrams
     Echo(echo::Arguments),
     /// Impair what a tap carries (started by `impair`)
@@ -160,9 +165,9 @@ fn act(name: &str, action: Action) -> Result<ExitCode> {
                 println!("{removed}");
             }
         }
-        Action::Load(kind) => {
+        Action::Load { from, kind } => {
             signals::note()?;
-            return kind.run();
+            return kind.run(name, from);
         }
         Action::Echo(arguments) => echo::serve(&arguments)?,
         Action::Relay(arguments) => relay::relay(&arguments)?,
