@@ -69,7 +69,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let began = Instant::now();
-    let config: &'static Config = Box::leak(Box::new(Config::load(&arguments.config)?));
+    let config = &Config::load(&arguments.config)?;
     tracing_subscriber::fmt().with_env_filter(&config.log).with_writer(std::io::stderr).init();
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {

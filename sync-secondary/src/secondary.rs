@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use baton_common::config::{Config, Peer, SyncDomain, Timeouts};
+use baton_common::config::{Config, SyncDomain, Timeouts};
 use baton_common::counter::{Counter, CounterBlock};
 use baton_common::flow::{Endpoint, FlowKey};
 use baton_common::idle::Backoff;
+use baton_common::membership::StaticRoster;
 use baton_common::netlink::Mirror;
 use baton_common::session::expiry::Sweep;
 use baton_common::session::table::{Lookup, SessionTable, TableWriter};
@@ -60,7 +61,7 @@ struct Upkeep {
 
 /// A sync secondary.
 pub struct Secondary {
-    receiver: Receiver<'static, &'static [Peer]>,
+    receiver: Receiver<'static, StaticRoster>,
     sender: Sender<'static>,
     reports: Reports,
     outbox: Outbox,
@@ -79,7 +80,7 @@ impl Secondary {
     /// # Errors
     /// The primary refuses or does not answer.
     pub fn new(
-        config: &'static Config,
+        config: &Config,
         domain: &SyncDomain,
         memory: Memory,
         attachment: Attachment,
@@ -100,7 +101,7 @@ impl Secondary {
             timeouts: config.timeouts,
         };
         Ok(Secondary {
-            receiver: Receiver::new(identity, &config.sync.peers, config.timeouts, state, counters),
+            receiver: Receiver::new(identity, StaticRoster::new(config), config.timeouts, state, counters),
             sender: Sender::new(sender, state, counters),
             reports: Reports::new(sources, config.node.id, counters),
             outbox: Outbox::new(link, mirror, mac, own, config.sync.mtu),
