@@ -22,13 +22,16 @@ UNITS    := $(notdir $(wildcard systemd/*.service systemd/*.target))
 DOCS     := README.md ARCHITECTURE.md CHANGELOG.md LICENSE conf/baton.ron $(wildcard docs/*.md)
 SCRIPTS  := .ci/run tests/run $(wildcard tests/install-deps)
 
-.PHONY: help deps build demo test unit lint install uninstall
+.PHONY: help deps testdeps build demo test unit lint install uninstall
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
 
-deps: ## Install what is missing on Debian 12: libdpdk, clang, test programs (needs root if anything is)
+deps: ## Install what build and demo need and Debian 12 lacks (needs root if anything is missing)
 	@tests/install-deps
+
+testdeps: ## Install what the tests need besides
+	@tests/install-deps --tests
 
 build: deps ## Build the release binaries
 	@cargo build --release --workspace
@@ -37,17 +40,17 @@ build: deps ## Build the release binaries
 demo: build ## Kill a balancer under live connections, count what is lost
 	@$(TARGET)/release/baton-lab demo
 
-test: deps lint ## Lint, then all tests; ends with `N passed, N failed` (needs root)
+test: testdeps lint ## Lint, then all tests; ends with `N passed, N failed` (needs root)
 	@tests/run default root
 
-unit: deps ## Only the tests that need no root
+unit: testdeps ## Only the tests that need no root
 	@tests/run default
 
-lint: deps ## Formatting, clippy, documentation, shell scripts
+lint: testdeps ## Formatting, clippy, documentation, shell scripts
 	@cargo fmt --all --check
 	@cargo clippy --quiet --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
-	@if command -v shellcheck >/dev/null; then shellcheck --severity=warning $(SCRIPTS); else echo "lint: no shellcheck here, scripts not checked"; fi
+	@shellcheck --severity=warning $(SCRIPTS)
 	@echo "lint: clean"
 
 install: $(if $(BUILT),,build) ## Binaries, units, documents, sample config; honours DESTDIR, PREFIX, SYSCONFDIR

@@ -14,6 +14,8 @@ const POOL: &str = "hugepages/hugepages-2048kB";
 /// Where the machine's state is read.
 pub struct Machine {
     sys: PathBuf,
+    /// The directory of the kernel's memory settings.
+    vm: PathBuf,
 }
 
 /// The hugepages of one NUMA node.
@@ -48,13 +50,13 @@ impl Pages {
 impl Machine {
     /// This machine.
     pub fn this() -> Machine {
-        Machine { sys: PathBuf::from("/sys") }
+        Machine { sys: PathBuf::from("/sys"), vm: PathBuf::from("/proc/sys/vm") }
     }
 
     /// A machine whose sysfs is another directory.
     #[cfg(test)]
     pub fn at(sys: &Path) -> Machine {
-        Machine { sys: sys.to_owned() }
+        Machine { sys: sys.to_owned(), vm: sys.join("vm") }
     }
 
     /// The hugepages as they are now.
@@ -99,6 +101,21 @@ impl Machine {
         let path = self.node_directory(numa).join(POOL).join("nr_hugepages");
         fs::write(&path, pages.to_string())
             .with_context(|| format!("cannot write {}: is /sys writable, are you root?", path.display()))
+    }
+
+    /// Has the kernel move what lies between free pages.
+    pub fn compact_memory(&self) -> Result<()> {
+        self.tell_vm("compact_memory")
+    }
+
+    /// Has the kernel forget the page cache's clean pages.
+    pub fn drop_clean_cache(&self) -> Result<()> {
+        self.tell_vm("drop_caches")
+    }
+
+    fn tell_vm(&self, setting: &str) -> Result<()> {
+        let path = self.vm.join(setting);
+        fs::write(&path, "1").with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn numa_nodes(&self) -> Result<Vec<u8>> {

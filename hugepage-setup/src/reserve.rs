@@ -13,7 +13,22 @@ pub trait Pool {
     fn total(&self, numa: u8) -> Result<u64>;
     /// Asks for so many persistent pages; there may be fewer after it.
     fn set_total(&self, numa: u8, pages: u64) -> Result<()>;
+    /// Has the kernel put free memory together, so that it can give more pages than before.
+    fn make_room(&self, effort: Effort) -> Result<()>;
 }
+
+/// How hard the kernel is asked to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Move what lies between free pages.
+    Compact,
+    /// Forget the page cache's clean pages first: they are read again from disk when they are needed.
+    DropCache,
+}
+
+/// What is tried, one after the other, while the kernel gives too few pages. A page cache that fills all memory, as it is
+/// after a build, leaves few free pages in a row.
+const EFFORTS: [Effort; 4] = [Effort::Compact, Effort::Compact, Effort::DropCache, Effort::Compact];
 
 impl Pool for Machine {
     fn total(&self, numa: u8) -> Result<u64> {
@@ -23,6 +38,13 @@ impl Pool for Machine {
     fn set_total(&self, numa: u8, pages: u64) -> Result<()> {
         Machine::set_total(self, numa, pages)
     }
+
+    fn make_room(&self, effort: Effort) -> Result<()> {
+        if effort == Effort::DropCache {
+            self.drop_clean_cache()?;
+        }
+        self.compact_memory()
+    }
 }
 
 /// Adds pages to the pools of NUMA nodes, and notes it in the record. All or nothing.
@@ -30,6 +52,14 @@ pub fn add(pool: &impl Pool, record: &mut Record, runtime: &Path, wanted: &[(u8,
     for (index, (numa, pages)) in wanted.iter().copied().enumerate() {
         let before = pool.total(numa)?;
         change(pool, record, runtime, numa, before + pages)?;
+        for effort in EFFORTS {
+            if pool.total(numa)? >= before + pages {
+                break;
+            }
+            // A kernel that cannot do it gives no more pages, and the error below says how many it gave.
+            let _ = pool.make_room(effort);
+            change(pool, record, runtime, numa, before + pages)?;
+        }
         let given = pool.total(numa)?.saturating_sub(before).min(pages);
         if given < pages {
             give_back(pool, record, runtime, &[(numa, given)])?;
@@ -75,18 +105,24 @@ pub mod fake {
 
     use std::cell::Cell;
 
-    use super::{Pool, Result};
+    use super::{Effort, Pool, Result};
 
     /// One pool, whatever the NUMA node.
     pub struct FakePool {
         total: Cell<u64>,
-        limit: u64,
+        limit: Cell<u64>,
+        cached: Cell<u64>,
     }
 
     impl FakePool {
         /// A pool with `total` pages that grows to `limit`.
         pub fn new(total: u64, limit: u64) -> FakePool {
-            FakePool { total: Cell::new(total), limit }
+            FakePool::with_cache(total, limit, 0)
+        }
+
+        /// A pool that grows to `limit`, and by `cached` pages more once the page cache was dropped.
+        pub fn with_cache(total: u64, limit: u64, cached: u64) -> FakePool {
+            FakePool { total: Cell::new(total), limit: Cell::new(limit), cached: Cell::new(cached) }
         }
     }
 
@@ -96,7 +132,14 @@ pub mod fake {
         }
 
         fn set_total(&self, _numa: u8, pages: u64) -> Result<()> {
-            self.total.set(pages.min(self.limit));
+            self.total.set(pages.min(self.limit.get()));
+            Ok(())
+        }
+
+        fn make_room(&self, effort: Effort) -> Result<()> {
+            if effort == Effort::DropCache {
+                self.limit.set(self.limit.get() + self.cached.take());
+            }
             Ok(())
         }
     }
@@ -116,6 +159,14 @@ mod tests {
         assert_eq!(Record::load(runtime.path()).unwrap(), record);
         give_back(&pool, &mut record, runtime.path(), &[(0, 5)]).unwrap();
         assert_eq!((pool.total(0).unwrap(), &record), (7, &Record::default()));
+    }
+
+    #[test]
+    fn memory_full_of_page_cache_is_made_room_in() {
+        let runtime = tempfile::tempdir().unwrap();
+        let (pool, mut record) = (FakePool::with_cache(7, 10, 100), Record::default());
+        add(&pool, &mut record, runtime.path(), &[(0, 5)]).unwrap();
+        assert_eq!((pool.total(0).unwrap(), record.added[&0]), (12, 5));
     }
 
     #[test]

@@ -41,6 +41,9 @@ struct Arguments {
 /// How often the control thread looks around.
 const TURN: Duration = Duration::from_millis(20);
 
+/// How often the watchdog is fed.
+const FEED: Duration = Duration::from_secs(1);
+
 /// A thread whose pulse stands still for so long hangs: the watchdog is no longer fed.
 const HANG: Duration = Duration::from_secs(3);
 
@@ -85,6 +88,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn watch(node: &Node, stop: &AtomicBool) {
     let mut last_beats = node.beats();
     let mut last_change = vec![Instant::now(); last_beats.len()];
+    let mut fed = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(TURN);
         node.supervisor().reap();
@@ -95,7 +99,8 @@ fn watch(node: &Node, stop: &AtomicBool) {
             }
         }
         last_beats = beats;
-        if last_change.iter().all(|changed| changed.elapsed() < HANG) {
+        if fed.elapsed() >= FEED && last_change.iter().all(|changed| changed.elapsed() < HANG) {
+            fed = Instant::now();
             // A service manager that does not listen is no reason to stop forwarding.
             let _ = sd_notify::notify(false, &[NotifyState::Watchdog]);
         }

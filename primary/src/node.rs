@@ -14,6 +14,7 @@ use baton_common::neighbour::NeighbourReader;
 use baton_common::netlink::{Mirror, MirrorOptions};
 use baton_common::pipeline::{Parts, Pipeline};
 use baton_common::punt::PuntTap;
+use baton_common::runtime::ProcessLock;
 use baton_common::service::{Services, Tally};
 use baton_common::steering::SteeringPlan;
 use baton_common::time::Millis;
@@ -21,7 +22,7 @@ use dpdk::SharedConfig;
 use dpdk::{Consumer, Producer, mbuf_ring};
 use dpdk::{Eal, EalOptions, ProcessType};
 
-use crate::lock::{self, PrimaryLock};
+use crate::lock;
 use crate::memory::{self, WorkerMemory};
 use crate::port::Wire;
 use crate::pulse::Pulse;
@@ -43,7 +44,7 @@ pub struct Node {
     _server: Server,
     _mirror: Mirror,
     _wire: Wire,
-    _lock: PrimaryLock,
+    _lock: ProcessLock,
 }
 
 impl Node {
@@ -52,7 +53,7 @@ impl Node {
     /// # Errors
     /// The first part that did not start, and why.
     pub fn start(config: Arc<Config>) -> anyhow::Result<Node> {
-        let lock = PrimaryLock::acquire(&config.paths.runtime)?;
+        let lock = lock::acquire(&config.paths.runtime)?;
         lock::wait_for_old_secondaries(&config.paths.runtime, &config.eal.file_prefix)?;
         let memory = memory::attach(&config)?;
         let counters = memory::attach_counters(&config)?;

@@ -50,17 +50,17 @@ impl Punt {
     fn run(mut self) {
         let mut burst = FrameBurst::new();
         while !self.pulse.is_stopped() {
-            let to_kernel = self.to_kernel(&mut burst);
-            let from_kernel = self.from_kernel();
+            let wrote = self.write_frames(&mut burst);
+            let read = self.read_frames();
             self.pulse.beat();
-            if !to_kernel && !from_kernel {
+            if !wrote && !read {
                 self.wait();
             }
         }
     }
 
     /// Gives the kernel what the workers punted.
-    fn to_kernel(&mut self, burst: &mut FrameBurst) -> bool {
+    fn write_frames(&mut self, burst: &mut FrameBurst) -> bool {
         let mut work = false;
         for ring in &mut self.from_workers {
             work |= ring.burst(burst) > 0;
@@ -77,7 +77,7 @@ impl Punt {
     }
 
     /// Takes what the kernel sends, at most a burst.
-    fn from_kernel(&mut self) -> bool {
+    fn read_frames(&mut self) -> bool {
         let mut bytes = [0; FRAME_MAX];
         let mut taken = 0;
         while taken < BURST_MAX {

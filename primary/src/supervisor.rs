@@ -1,14 +1,12 @@
 //! The supervisor of the sync secondaries: lets them attach one at a time, sees them die, and tidies up after them.
 
-use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use baton_common::control::{Refusal, RefusalCode};
 use baton_common::id::NumaId;
+use baton_common::runtime::ProcessWatch;
 use dpdk::{HeldLock, SharedConfig};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// How long a secondary waits for its turn before it is told to come again.
 const TURN_WAIT: Duration = Duration::from_secs(5);
@@ -21,8 +19,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 /// A secondary that was let in.
 struct Secondary {
-    pid: u32,
-    pidfd: OwnedFd,
+    process: ProcessWatch,
     ready: bool,
 }
 
@@ -80,15 +77,16 @@ impl Supervisor {
         if let Some(secondary) = &place.secondary {
             return Err(Refusal::new(
                 RefusalCode::Busy,
-                format!("process {} is the secondary of NUMA node {numa}: stop it first", secondary.pid),
+                format!(
+                    "process {} is the secondary of NUMA node {numa}: stop it first",
+                    secondary.process.pid()
+                ),
             ));
         }
-        let pidfd = i32::try_from(pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-            .ok_or_else(|| Refusal::new(RefusalCode::NotPossible, format!("there is no process {pid}")))?;
-        place.secondary = Some(Secondary { pid, pidfd, ready: false });
+        let process = ProcessWatch::open(pid).map_err(|error| {
+            Refusal::new(RefusalCode::NotPossible, format!("cannot watch process {pid}: {error}"))
+        })?;
+        place.secondary = Some(Secondary { process, ready: false });
         Ok(())
     }
 
@@ -102,7 +100,7 @@ impl Supervisor {
             .iter_mut()
             .filter(|place| place.numa == numa)
             .filter_map(|place| place.secondary.as_mut())
-            .find(|secondary| secondary.pid == pid)
+            .find(|secondary| secondary.process.pid() == pid)
             .ok_or_else(|| {
                 Refusal::new(
                     RefusalCode::NotPossible,
@@ -121,8 +119,8 @@ impl Supervisor {
         let mut places = self.lock();
         let mut died = false;
         for place in places.iter_mut() {
-            if let Some(secondary) = place.secondary.take_if(|secondary| has_exited(&secondary.pidfd)) {
-                tracing::warn!(numa = place.numa.0, pid = secondary.pid, "sync secondary is gone");
+            if let Some(secondary) = place.secondary.take_if(|secondary| !secondary.process.lives()) {
+                tracing::warn!(numa = place.numa.0, pid = secondary.process.pid(), "sync secondary is gone");
                 died = true;
             }
         }
@@ -146,7 +144,7 @@ impl Supervisor {
     pub fn secondaries(&self) -> Vec<(NumaId, Option<u32>, bool)> {
         let describe = |place: &Place| {
             let secondary = place.secondary.as_ref();
-            (place.numa, secondary.map(|it| it.pid), secondary.is_some_and(|it| it.ready))
+            (place.numa, secondary.map(|it| it.process.pid()), secondary.is_some_and(|it| it.ready))
         };
         self.lock().iter().map(describe).collect()
     }
@@ -155,11 +153,4 @@ impl Supervisor {
     fn lock(&self) -> MutexGuard<'_, Vec<Place>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether the process behind a pidfd has exited.
-fn has_exited(pidfd: &OwnedFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    matches!(poll(&mut fds, Some(&now)), Ok(1..))
 }

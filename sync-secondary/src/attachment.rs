@@ -11,7 +11,7 @@ use baton_common::packet::MacAddress;
 use baton_common::steering::{SteeringBackend, SteeringPlan};
 use dpdk::{Eal, EalOptions, Mempool, Port, ProcessType, RxQueue, TakeOver, TxQueue};
 
-use crate::primary::Primary;
+use baton_common::runtime::ProcessWatch;
 
 /// How long the primary may take to answer. It makes a secondary wait for its turn for five seconds.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ impl Attachment {
         config: &Config,
         id: SyncDomainId,
         domain: &SyncDomain,
-        primary: &Primary,
+        primary: &ProcessWatch,
     ) -> anyhow::Result<Attachment> {
         let mut client = ask(config, domain.numa, primary)?;
         let status = client.status().context("asking the primary for its steering")?;
@@ -83,7 +83,7 @@ impl Attachment {
 }
 
 /// Asks the primary to let this process attach, until it does.
-fn ask(config: &Config, numa: NumaId, primary: &Primary) -> anyhow::Result<Client> {
+fn ask(config: &Config, numa: NumaId, primary: &ProcessWatch) -> anyhow::Result<Client> {
     let socket = control::socket_path(&config.paths.runtime);
     let deadline = Instant::now() + TURN_WAIT;
     loop {

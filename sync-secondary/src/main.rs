@@ -13,8 +13,8 @@ mod secondary;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use baton_common::config::{self, Config, SyncDomain};
@@ -24,10 +24,10 @@ use clap::Parser;
 use sd_notify::NotifyState;
 
 use crate::attachment::Attachment;
-use crate::lock::SyncLock;
+
 use crate::memory::Memory;
-use crate::primary::Primary;
 use crate::secondary::{End, Secondary};
+use baton_common::runtime::ProcessWatch;
 
 /// Baton's sync secondary: tells the peers of this node's sessions, and keeps theirs, for one NUMA node.
 #[derive(Parser)]
@@ -46,6 +46,9 @@ struct Arguments {
     #[arg(long)]
     print_default: bool,
 }
+
+/// How often a process that stands by looks whether it is to leave.
+const STAND_BY_TURN: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -75,9 +78,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, stop.clone()).context("catching signals")?;
     }
-    let (id, domain) = domain_of(config, NumaId(arguments.numa.unwrap_or_default()))?;
-    let _lock = SyncLock::acquire(&config.paths.runtime, domain.numa)?;
-    let primary = Primary::find(&config.paths.runtime)?;
+    let numa = NumaId(arguments.numa.unwrap_or_default());
+    let _lock = lock::acquire(&config.paths.runtime, numa)?;
+    let primary = primary::find(&config.paths.runtime)?;
+    if !config.sync.enabled {
+        return stand_by(&primary, &stop);
+    }
+    let (id, domain) = domain_of(config, numa)?;
     // Before DPDK pins this thread to its CPU: the mirror's thread is not to share it.
     let mirror = Mirror::start(MirrorOptions {
         interface: config.punt.interface.clone(),
@@ -107,13 +114,21 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Stays until it is told to stop or the primary is gone, and does nothing: with sync off there is nothing to do, and a
+/// service manager that wants this process would start it again and again if it left.
+fn stand_by(primary: &ProcessWatch, stop: &AtomicBool) -> anyhow::Result<()> {
+    let status = NotifyState::Status("standing by: sync.enabled is false in the configuration");
+    sd_notify::notify(false, &[NotifyState::Ready, status]).context("telling the service manager")?;
+    tracing::warn!("standing by: sync.enabled is false in the configuration");
+    while primary.lives() && !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(STAND_BY_TURN);
+        let _ = sd_notify::notify(false, &[NotifyState::Watchdog]);
+    }
+    Ok(())
+}
+
 /// The sync domain of a NUMA node.
 fn domain_of(config: &Config, numa: NumaId) -> anyhow::Result<(SyncDomainId, &SyncDomain)> {
-    if !config.sync.enabled {
-        bail!(
-            "synchronisation is off in the configuration: set sync.enabled to true, or do not start baton-sync"
-        );
-    }
     let position = config.sync.domains.iter().position(|domain| domain.numa == numa);
     let Some(position) = position else {
         let known: Vec<_> = config.sync.domains.iter().map(|domain| domain.numa.to_string()).collect();
@@ -142,13 +157,5 @@ mod tests {
         assert_eq!(domain_of(&config, NumaId(0)).unwrap().0, SyncDomainId(0));
         let error = domain_of(&config, NumaId(7)).unwrap_err().to_string();
         assert!(error.contains("NUMA node 7") && error.contains("one of: 0"), "{error}");
-    }
-
-    #[test]
-    fn with_sync_off_there_is_nothing_to_serve() {
-        let mut config = sample();
-        config.sync.enabled = false;
-        let error = domain_of(&config, NumaId(0)).unwrap_err().to_string();
-        assert!(error.contains("sync.enabled"), "{error}");
     }
 }

@@ -23,8 +23,8 @@ use crate::attachment::Attachment;
 use crate::link::SyncLink;
 use crate::memory::Memory;
 use crate::outbox::Outbox;
-use crate::primary::Primary;
 use crate::reports::Reports;
+use baton_common::runtime::ProcessWatch;
 
 /// How often to look whether the primary lives, and after other things that are no packets. Microseconds.
 const LOOK_US: u64 = 2_000;
@@ -116,7 +116,7 @@ impl Secondary {
     }
 
     /// Works until it is told to stop or the primary is gone.
-    pub fn run(&mut self, primary: &Primary, stop: &AtomicBool) -> End {
+    pub fn run(&mut self, primary: &ProcessWatch, stop: &AtomicBool) -> End {
         let now = Micros::now();
         let mut upkeep = Upkeep { looked: now, notified: now, began: now, sending: false };
         loop {
