@@ -114,7 +114,8 @@ fn node(lab: &Lab, number: u16) -> Result<()> {
     for interface in ["up0", "lb0"] {
         ip_in(&netns, &format!("link set {interface} master br0 up"))?;
     }
-    ip_in(&netns, "link set br0 up")?;
+    // The bridge is an interface of the host too, and would answer ARP for the addresses of punt0 with its own address.
+    ip_in(&netns, "link set br0 arp off up")?;
     ip_in(&netns, &format!("link set punt0 address {mac} up"))?;
     ip_in(&netns, &format!("addr add {}/24 dev punt0", host.ipv4()))?;
     ip_in(&netns, &format!("addr add {}/32 dev punt0", Host::sync_address(number)))?;
