@@ -95,7 +95,8 @@ pub fn start_mariadb(lab: &Lab, host: Host) -> Result<Process> {
     let dir = lab.host_dir(host);
     let data = dir.join("mariadb");
     let mut install = Command::new(program("mariadb-install-db")?);
-    install.args(["--no-defaults", "--user=root", "--skip-name-resolve", "--skip-test-db"]);
+    // By force: it would refuse on a machine that cannot look up its own name.
+    install.args(["--no-defaults", "--force", "--user=root", "--skip-name-resolve", "--skip-test-db"]);
     install.arg("--auth-root-authentication-method=normal").arg(option("--datadir", &data));
     // Inside the namespace, where `down` finds what this starts.
     netns::inside(&lab.netns(host), || run_command(install, Duration::from_secs(90)))
