@@ -1,6 +1,7 @@
 //! Labs of Baton nodes, routers, servers and clients in network namespaces, and the load that tests them.
 
 mod command;
+mod demo;
 mod down;
 mod echo;
 mod guard;
@@ -105,9 +106,16 @@ enum Action {
         #[arg(long)]
         stale: bool,
     },
-    /// Make load and measure what becomes of it
-    #[command(subcommand)]
-    Load(load::Kind),
+    /// Make load on a host of the lab and measure what becomes of it
+    Load {
+        /// The host; by default c1, and inside `exec` the host that one is on
+        #[arg(long, global = true)]
+        from: Option<Host>,
+        #[command(subcommand)]
+        kind: load::Kind,
+    },
+    /// Kill a balancer under live connections and count what is lost: with sync, and without
+    Demo(demo::Arguments),
     /// Answer UDP datagrams
     Echo(echo::Arguments),
     /// Impair what a tap carries (started by `impair`)
@@ -160,10 +168,11 @@ fn act(name: &str, action: Action) -> Result<ExitCode> {
                 println!("{removed}");
             }
         }
-        Action::Load(kind) => {
+        Action::Load { from, kind } => {
             signals::note()?;
-            return kind.run();
+            return kind.run(name, from);
         }
+        Action::Demo(arguments) => return demo::run(&arguments),
         Action::Echo(arguments) => echo::serve(&arguments)?,
         Action::Relay(arguments) => relay::relay(&arguments)?,
         Action::Guard => guard::guard(name)?,
@@ -201,18 +210,18 @@ fn start(name: &str, node: Host, role: Option<Role>) -> Result<()> {
     let lab = Lab::load(&dir)?;
     let number = node_number(&lab, node)?;
     let roles = role.as_ref().map_or(Role::of(&lab), std::slice::from_ref);
-    roles.iter().try_for_each(|&role| node::start(&dir, number, role))
+    roles.iter().try_for_each(|&role| node::start(&dir, number, role).map(drop))
 }
 
 fn announce(name: &str, node: Host, announced: bool) -> Result<()> {
     let (mut locked, number) = locked_node(name, node)?;
+    let mut withdrawn = locked.lab.withdrawn.clone();
     if announced {
-        locked.lab.withdrawn.remove(&number);
+        withdrawn.remove(&number);
     } else {
-        locked.lab.withdrawn.insert(number);
+        withdrawn.insert(number);
     }
-    routes::apply(&locked.lab)?;
-    locked.save()
+    routes::withdraw(&mut locked, withdrawn)
 }
 
 fn locked_node(name: &str, node: Host) -> Result<(Locked, u16)> {

@@ -1,6 +1,7 @@
 //! Network namespaces, named as `ip netns` names them.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -53,6 +54,18 @@ pub fn with_prefix(prefix: &str) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// If the calling thread is in a namespace whose name starts with `prefix`.
+///
+/// # Errors
+/// If the thread's namespace or the directory of names cannot be read.
+pub fn is_in_one_of(prefix: &str) -> Result<bool> {
+    let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    let own = identity(Path::new("/proc/thread-self/ns/net")).context("/proc/thread-self/ns/net")?;
+    let names = with_prefix(prefix)?;
+    // A namespace that is deleted meanwhile is not the thread's own.
+    Ok(names.iter().any(|name| identity(&Path::new(NETNS_DIR).join(name)).is_ok_and(|other| other == own)))
 }
 
 /// The processes that live in a namespace.

@@ -98,11 +98,20 @@ pub fn hugepages(lab: &Lab, node: u16, action: &str) -> Result<String> {
     }
 }
 
+/// When a process was started and when it was ready.
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    /// Right before it was executed.
+    pub executed: Instant,
+    /// When it had said that it is ready.
+    pub ready: Instant,
+}
+
 /// Starts one of a node's processes, notes it in the state and waits until it is ready.
 ///
 /// # Errors
 /// If it runs already, does not start, or is not ready in time.
-pub fn start(dir: &Path, node: u16, role: Role) -> Result<()> {
+pub fn start(dir: &Path, node: u16, role: Role) -> Result<Started> {
     let mut locked = Locked::open(dir)?;
     let key = process_key(node, role);
     if locked.lab.processes.get(&key).is_some_and(|process| process.id.is_alive()) {
@@ -121,12 +130,14 @@ pub fn start(dir: &Path, node: u16, role: Role) -> Result<()> {
     let mut command = command(&locked.lab, node, role)?;
     command.env("NOTIFY_SOCKET", &notify.path);
     let netns = locked.lab.netns(Host::Node(node));
+    let executed = Instant::now();
     let (mut child, process) = netns::inside(&netns, || spawn(command, &log))?;
     locked.lab.processes.insert(key, process);
     locked.save()?;
     drop(locked);
     let name = format!("{role} of n{node}");
-    wait_ready(&notify, &mut child, &name, &log)
+    wait_ready(&notify, &mut child, &name, &log)?;
+    Ok(Started { executed, ready: Instant::now() })
 }
 
 /// Kills the given processes of a node at once (SIGKILL), then waits until they are gone. Processes that do not run
@@ -211,6 +222,7 @@ impl Drop for NotifySocket {
 fn wait_ready(notify: &NotifySocket, child: &mut Child, name: &str, log: &Path) -> Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
     while !notify.is_ready() {
+        crate::signals::check()?;
         if let Some(status) = child.try_wait()? {
             bail!("the {name} ended ({status}) before it was ready; its log ends:\n{}", tail(log));
         }

@@ -1,10 +1,22 @@
 //! The router's routes: which nodes get the VIPs' traffic and who serves the sessions of a node that is withdrawn.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 
 use crate::command::ip_in;
 use crate::host::{Host, VIP4, VIP6};
-use crate::state::Lab;
+use crate::state::{Lab, Locked};
+
+/// Withdraws these nodes, announces all others, and notes that in the state.
+///
+/// # Errors
+/// If a command fails or the state cannot be written.
+pub fn withdraw(locked: &mut Locked, withdrawn: BTreeSet<u16>) -> Result<()> {
+    locked.lab.withdrawn = withdrawn;
+    apply(&locked.lab)?;
+    locked.save()
+}
 
 /// Makes the router's routes what the state says.
 ///

@@ -124,9 +124,12 @@ impl Lab {
     }
 }
 
+/// What the names of all labs' namespaces start with.
+pub const LABS_PREFIX: &str = "baton-";
+
 /// What the names of a lab's namespaces start with.
 pub fn netns_prefix(name: &str) -> String {
-    format!("baton-{name}-")
+    format!("{LABS_PREFIX}{name}-")
 }
 
 /// An error unless `name` can name a lab: 1 to 12 lower-case letters and digits. No hyphen, so that no lab's prefix is

@@ -24,40 +24,40 @@ const QUEUES_MAX: u16 = 4;
 pub struct Arguments {
     /// Where the lab keeps its state; by default a directory of its name in /run/baton-lab
     #[arg(long)]
-    dir: Option<PathBuf>,
+    pub dir: Option<PathBuf>,
     /// Number of Baton nodes
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=i64::from(COUNT_MAX)))]
-    nodes: u16,
+    pub nodes: u16,
     /// Number of real servers, each with nginx and a UDP echo server
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=i64::from(COUNT_MAX)))]
-    servers: u16,
+    pub servers: u16,
     /// Number of clients
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(COUNT_MAX)))]
-    clients: u16,
+    pub clients: u16,
     /// Forwarding workers a node
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(QUEUES_MAX - 1)))]
-    workers: u16,
+    pub workers: u16,
     /// Do not synchronise sessions
     #[arg(long)]
-    no_sync: bool,
+    pub no_sync: bool,
     /// How packets are brought to their worker and to the secondary
     #[arg(long, default_value = "Auto", value_parser = ["Auto", "TapBpf", "Software", "RteFlow"])]
-    steering: String,
+    pub steering: String,
     /// Add a host `db` that runs MariaDB
     #[arg(long)]
-    database: bool,
+    pub database: bool,
     /// Where Baton's binaries are; by default beside this one
     #[arg(long)]
-    bin_dir: Option<PathBuf>,
+    pub bin_dir: Option<PathBuf>,
     /// Make everything but start none of Baton's processes; `start` does that later
     #[arg(long)]
-    no_baton: bool,
+    pub no_baton: bool,
     /// Take the lab down by itself when the process with this number is gone
     #[arg(long, value_name = "PID")]
-    owner: Option<u32>,
+    pub owner: Option<u32>,
     /// Leave a lab that could not be made as it is, for a look at it
     #[arg(long)]
-    keep: bool,
+    pub keep: bool,
 }
 
 /// Makes a lab; one that cannot be made whole is taken down again, unless it is to be kept.

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::pace::{self, Pace, milliseconds};
 
@@ -31,7 +31,7 @@ pub struct Arguments {
 }
 
 /// What became of the session.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// If the session was opened.
     pub connected: bool,
@@ -87,13 +87,11 @@ fn transact(
     session.ask("START TRANSACTION")?;
     while !pace.is_over() {
         insert(session, &table, report)?;
-        pace.ready()?;
         let elapsed_s = milliseconds(pace.elapsed()) / 1e3;
-        pace.show(|| Report {
-            elapsed_s,
-            longest_pause_ms: milliseconds(session.longest),
-            ..report.clone()
-        })?;
+        let longest_pause_ms = milliseconds(session.longest);
+        let now = || Report { elapsed_s, longest_pause_ms, ..report.clone() };
+        pace.ready(now)?;
+        pace.show(now)?;
         std::thread::sleep(Duration::from_millis(arguments.interval_ms));
     }
     for _ in 0..ROWS_AFTER {

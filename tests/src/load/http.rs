@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use mio::{Events, Interest, Poll, Token};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::pace::{self, Pace, milliseconds};
 use crate::load::http::connection::{Connection, Loss, Progress};
@@ -41,7 +41,7 @@ pub struct Arguments {
 }
 
 /// What became of the load.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Connections that were wanted.
     pub connections: u32,
@@ -79,6 +79,29 @@ impl Report {
     /// If every connection was opened and none lost.
     pub fn is_whole(&self) -> bool {
         self.alive == self.connections && self.lost == 0
+    }
+
+    /// Adds another load's report to this one.
+    pub fn add(&mut self, other: &Report) {
+        self.connections += other.connections;
+        self.opened += other.opened;
+        self.alive += other.alive;
+        self.lost += other.lost;
+        self.lost_reset += other.lost_reset;
+        self.lost_closed += other.lost_closed;
+        self.lost_timeout += other.lost_timeout;
+        self.lost_wrong += other.lost_wrong;
+        self.not_opened += other.not_opened;
+        self.requests += other.requests;
+        self.answers += other.answers;
+        if other.longest_pause_ms > self.longest_pause_ms {
+            self.longest_pause_ms = other.longest_pause_ms;
+            self.longest_pause_at_s = other.longest_pause_at_s;
+        }
+        for (server, connections) in &other.servers {
+            *self.servers.entry(server.clone()).or_default() += connections;
+        }
+        self.elapsed_s = self.elapsed_s.max(other.elapsed_s);
     }
 }
 
@@ -187,7 +210,8 @@ impl<'a> Load<'a> {
             let whole = |connection: &Connection| connection.answers > 0 && connection.loss.is_none();
             let all = self.connections.len() == self.arguments.connections as usize;
             if !self.pace.is_ready() && all && self.connections.iter().all(whole) {
-                self.pace.ready()?;
+                let whole = self.report();
+                self.pace.ready(|| whole)?;
             }
         }
         let (connections, requests, arguments) = (&self.connections, self.requests, self.arguments);

@@ -4,12 +4,16 @@ pub mod database;
 pub mod datagram;
 pub mod http;
 pub mod pace;
+mod place;
 pub mod udp;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
+
+use crate::host::Host;
 
 /// The kinds of load.
 #[derive(Debug, Subcommand)]
@@ -23,11 +27,20 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Runs the load and prints its report; failure if anything was lost.
+    fn target(&self) -> SocketAddr {
+        match self {
+            Self::Http(arguments) => arguments.target,
+            Self::Udp(arguments) => arguments.target,
+            Self::Db(arguments) => arguments.target,
+        }
+    }
+
+    /// Moves to the host `from` of lab `lab`, runs the load there and prints its report; failure if anything was lost.
     ///
     /// # Errors
-    /// If the load cannot be made.
-    pub fn run(&self) -> Result<ExitCode> {
+    /// If the load cannot be made, or would leave the lab.
+    pub fn run(&self, lab: &str, from: Option<Host>) -> Result<ExitCode> {
+        place::enter(lab, from, self.target())?;
         let (report, whole) = match self {
             Self::Http(arguments) => {
                 let report = http::run(arguments)?;

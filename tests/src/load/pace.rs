@@ -95,13 +95,14 @@ impl Pace {
         self.ready
     }
 
-    /// Tells that the load is whole; only the first call counts.
+    /// Tells that the load is whole, with a report that says so; only the first call counts.
     ///
     /// # Errors
     /// If the file cannot be made.
-    pub fn ready(&mut self) -> Result<()> {
+    pub fn ready<R: Serialize>(&mut self, report: impl FnOnce() -> R) -> Result<()> {
         if !self.ready {
             self.ready = true;
+            self.write(&report())?;
             if let Some(file) = &self.limits.ready_file {
                 write_atomically(file, b"")?;
             }

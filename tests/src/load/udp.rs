@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::datagram::{BYTES, Datagram};
 use super::pace::{self, Pace, milliseconds};
@@ -31,19 +31,24 @@ pub struct Arguments {
     /// Datagrams a second, over all flows
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub rate: u64,
+    /// After so many datagrams a flow goes on from another client port, which makes it a new session; 0: never
+    #[arg(long, default_value_t = 0)]
+    pub renew_after: u64,
     #[command(flatten)]
     pub pace: pace::Limits,
 }
 
 /// What became of the load.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Flows that sent.
     pub flows: u32,
     /// Flows that were ever answered.
     pub flows_answered: u32,
-    /// Flows whose answers came from more than one server process.
+    /// Flows whose answers to one client port came from more than one server process.
     pub flows_moved: u32,
+    /// Times that a flow went on from another client port.
+    pub flows_renewed: u64,
     /// Datagrams sent.
     pub sent: u64,
     /// Datagrams answered.
@@ -89,10 +94,11 @@ impl Report {
 pub fn run(arguments: &Arguments) -> Result<Report> {
     let mut load = Load::new(arguments)?;
     while !load.pace.is_over() {
-        load.send_due();
+        load.send_due()?;
         load.step(Duration::from_millis(1))?;
         if !load.pace.is_ready() && load.flows.iter().all(|flow| flow.answered > 0) {
-            load.pace.ready()?;
+            let started = load.pace.started();
+            load.pace.ready(|| report(&load.flows, &load.counts, started))?;
         }
     }
     let deadline = Instant::now() + LINGER;
@@ -110,7 +116,9 @@ struct Flow {
     answered: u64,
     /// Questions without an answer, by their number.
     open: BTreeMap<u64, Instant>,
+    /// The server processes that answered the socket.
     instances: BTreeSet<u64>,
+    moved: bool,
     last_answer: Option<Instant>,
     longest_gap: Option<(Duration, Instant)>,
 }
@@ -118,6 +126,7 @@ struct Flow {
 /// What is counted over all flows.
 #[derive(Default)]
 struct Counts {
+    renewed: u64,
     sent: u64,
     doubled: u64,
     foreign: u64,
@@ -126,8 +135,8 @@ struct Counts {
     instances: BTreeMap<u64, u64>,
 }
 
-struct Load {
-    rate: u64,
+struct Load<'a> {
+    arguments: &'a Arguments,
     poll: Poll,
     events: Events,
     flows: Vec<Flow>,
@@ -137,31 +146,24 @@ struct Load {
     pace: Pace,
 }
 
-impl Load {
-    fn new(arguments: &Arguments) -> Result<Self> {
+impl<'a> Load<'a> {
+    fn new(arguments: &'a Arguments) -> Result<Self> {
         let poll = Poll::new()?;
-        let any = if arguments.target.is_ipv4() {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-        } else {
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-        };
         let mut flows = Vec::new();
         for number in 0..arguments.flows as usize {
-            let mut socket = socket::bind_udp(SocketAddr::new(any, 0)).context("a UDP socket")?;
-            socket.connect(arguments.target).with_context(|| format!("no way to {}", arguments.target))?;
-            poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
             flows.push(Flow {
-                socket,
+                socket: open(arguments.target, &poll, number)?,
                 next: 0,
                 answered: 0,
                 open: BTreeMap::new(),
                 instances: BTreeSet::new(),
+                moved: false,
                 last_answer: None,
                 longest_gap: None,
             });
         }
         Ok(Self {
-            rate: arguments.rate,
+            arguments,
             poll,
             events: Events::with_capacity(1024),
             flows,
@@ -172,11 +174,12 @@ impl Load {
     }
 
     /// Sends what the rate asks for, flow by flow.
-    fn send_due(&mut self) {
-        let due = (self.pace.elapsed().as_nanos() * u128::from(self.rate) / 1_000_000_000) as u64;
+    fn send_due(&mut self) -> Result<()> {
+        let due = (self.pace.elapsed().as_nanos() * u128::from(self.arguments.rate) / 1_000_000_000) as u64;
         for _ in 0..due.saturating_sub(self.turns).min(BURST_MAX) {
             let index = (self.turns % self.flows.len() as u64) as usize;
             self.turns += 1;
+            self.renew_if_due(index)?;
             let flow = &mut self.flows[index];
             let sent_ns = self.pace.elapsed().as_nanos() as u64;
             let question = Datagram { flow: index as u32, sequence: flow.next, sent_ns, instance: 0 };
@@ -189,6 +192,22 @@ impl Load {
                 Err(_) => self.counts.send_errors += 1,
             }
         }
+        Ok(())
+    }
+
+    /// Gives a flow another client port, if it has sent enough from its own and has all answers.
+    fn renew_if_due(&mut self, index: usize) -> Result<()> {
+        let flow = &mut self.flows[index];
+        // Each flow counts from another number, so that new sessions come evenly.
+        let due =
+            (flow.next + index as u64).checked_rem(self.arguments.renew_after) == Some(0) && flow.next > 0;
+        if due && flow.open.is_empty() {
+            self.poll.registry().deregister(&mut flow.socket)?;
+            flow.socket = open(self.arguments.target, &self.poll, index)?;
+            flow.instances.clear();
+            self.counts.renewed += 1;
+        }
+        Ok(())
     }
 
     /// Waits for answers and takes them.
@@ -205,6 +224,16 @@ impl Load {
         let started = self.pace.started();
         self.pace.show(|| report(flows, counts, started))
     }
+}
+
+/// A socket for flow `number`, from a port that the system chooses.
+fn open(target: SocketAddr, poll: &Poll, number: usize) -> Result<UdpSocket> {
+    let any =
+        if target.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let mut socket = socket::bind_udp(SocketAddr::new(any, 0)).context("a UDP socket")?;
+    socket.connect(target).with_context(|| format!("no way to {target}"))?;
+    poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
+    Ok(socket)
 }
 
 /// Takes all answers that have arrived for a flow.
@@ -235,6 +264,7 @@ fn take_answer(flow: &mut Flow, answer: &Datagram, counts: &mut Counts) {
     counts.longest_round_trip = counts.longest_round_trip.max(now - asked);
     flow.answered += 1;
     flow.instances.insert(answer.instance);
+    flow.moved |= flow.instances.len() > 1;
     *counts.instances.entry(answer.instance).or_default() += 1;
     if let Some(last) = flow.last_answer {
         flow.longest_gap = flow.longest_gap.max(Some((now - last, last)));
@@ -254,7 +284,8 @@ fn report(flows: &[Flow], counts: &Counts, started: Instant) -> Report {
     Report {
         flows: flows.len() as u32,
         flows_answered: flows.iter().filter(|flow| flow.answered > 0).count() as u32,
-        flows_moved: flows.iter().filter(|flow| flow.instances.len() > 1).count() as u32,
+        flows_moved: flows.iter().filter(|flow| flow.moved).count() as u32,
+        flows_renewed: counts.renewed,
         sent: counts.sent,
         answered: flows.iter().map(|flow| flow.answered).sum(),
         lost: flows.iter().map(|flow| flow.open.len() as u64).sum(),
@@ -288,6 +319,10 @@ mod tests {
     type Conduct = fn(&Datagram) -> (usize, u64);
 
     fn load(conduct: Conduct) -> Report {
+        load_with(0, conduct)
+    }
+
+    fn load_with(renew_after: u64, conduct: Conduct) -> Report {
         let server = StdUdpSocket::bind("127.0.0.1:0").unwrap();
         let target = server.local_addr().unwrap();
         // Ends with the test process.
@@ -308,7 +343,7 @@ mod tests {
             report_file: None,
             progress: false,
         };
-        run(&Arguments { target, flows: 10, rate: 500, pace }).unwrap()
+        run(&Arguments { target, flows: 10, rate: 500, renew_after, pace }).unwrap()
     }
 
     #[test]
@@ -317,6 +352,14 @@ mod tests {
         assert!(report.is_whole(), "{report:?}");
         assert_eq!((report.flows_answered, report.sent), (10, report.answered));
         assert_eq!(report.instances.values().sum::<u64>(), report.answered);
+    }
+
+    #[test]
+    fn a_renewed_flow_may_be_answered_by_another_server() {
+        // Ports change after 10 datagrams, servers too.
+        let report = load_with(10, |question| (1, 7 + (question.sequence + u64::from(question.flow)) / 10));
+        assert!(report.is_whole(), "{report:?}");
+        assert!((10..=50).contains(&report.flows_renewed), "{report:?}");
     }
 
     #[test]
