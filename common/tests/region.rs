@@ -26,7 +26,7 @@ fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
 
 fn header_error(path: &Path) -> HeaderError {
     match Region::open(path, KIND).err().expect("the header is wrong") {
-        RegionError::Header { source, .. } => source,
+        RegionError::Header { mismatch, .. } => mismatch,
         other => panic!("{other}"),
     }
 }
@@ -188,7 +188,7 @@ fn a_table_whose_geometry_does_not_add_up_is_refused() {
     }
     let geometry = |error| match error {
         TableError::Region(RegionError::Header {
-            source: HeaderError::Geometry { word, found, expected },
+            mismatch: HeaderError::Geometry { word, found, expected },
             ..
         }) => (word, found, expected),
         other => panic!("{other}"),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use baton_common::config::Config;
 use baton_common::shm::region::Region;
 use serde::Serialize;
