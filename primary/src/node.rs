@@ -153,9 +153,10 @@ impl Threads {
             pulse: punt_pulse.clone(),
         };
         let mut threads = Threads { pulses: vec![punt_pulse], tallies: Vec::new(), punt: punt.start()? };
-        for (number, (memory, mut rings)) in memory.into_iter().zip(rings).enumerate() {
+        let queues = wire.take_worker_queues(config.workers.len())?;
+        for (number, ((memory, mut rings), (rx, tx))) in memory.into_iter().zip(rings).zip(queues).enumerate()
+        {
             let id = WorkerId(number as u8);
-            let queue = wire.plan.worker_queue(id);
             rings.sync_rx = memory.sync_rx;
             rings.sync_tx = memory.sync_tx;
             let block = counters.worker(number).context("the counters file has no block for this worker")?;
@@ -175,8 +176,8 @@ impl Threads {
                 counters: block,
             };
             let worker = Worker {
-                rx: wire.port.take_rx_queue(queue.0)?,
-                tx: wire.port.take_tx_queue(queue.0)?,
+                rx,
+                tx,
                 pool: wire.pool.clone(),
                 pipeline: Pipeline::new(config, id, parts),
                 rings,

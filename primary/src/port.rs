@@ -3,8 +3,10 @@
 use anyhow::{Context, bail};
 use baton_common::config::{Config, SteeringMode};
 use baton_common::flow::HashKey;
+use baton_common::id::WorkerId;
+use baton_common::pipeline::BURST_MAX;
 use baton_common::steering::{ClientSpread, SteeringBackend, SteeringPlan};
-use dpdk::Eal;
+use dpdk::{Burst, Eal, RxQueue, TxQueue};
 use dpdk::{Device, Port, PortConfig, RxQueueConfig};
 use dpdk::{FlowAction, FlowMatch, FlowRules};
 use dpdk::{Mempool, PoolConfig, PoolOps};
@@ -110,6 +112,47 @@ impl Wire {
             refusals.join("; ")
         )
     }
+}
+
+impl Wire {
+    /// Takes the queues of the first `workers` workers, without what is in them.
+    ///
+    /// The port runs before its steering is in force, and until then brings packets to any queue. A worker would take such
+    /// a packet of another one's session for a new client's or a lost session's.
+    ///
+    /// # Errors
+    /// A queue is taken already.
+    pub fn take_worker_queues(&self, workers: usize) -> anyhow::Result<Vec<(RxQueue, TxQueue)>> {
+        let mut discarded = 0;
+        let mut queues = Vec::new();
+        for worker in 0..workers {
+            let queue = self.plan.worker_queue(WorkerId(worker as u8));
+            let mut rx = self.port.take_rx_queue(queue.0)?;
+            discarded += discard(&mut rx);
+            queues.push((rx, self.port.take_tx_queue(queue.0)?));
+        }
+        if discarded > 0 {
+            tracing::info!(count = discarded, "discarded what came before the steering was in force");
+        }
+        Ok(queues)
+    }
+}
+
+/// Empties a queue, and says how many packets were in it. One that fills as fast as it is emptied is left alone after a
+/// while: what is in it then came with the steering in force.
+fn discard(queue: &mut RxQueue) -> usize {
+    const BURSTS_MAX: usize = 1024;
+    let mut burst = Burst::<BURST_MAX>::new();
+    let mut total = 0;
+    for _ in 0..BURSTS_MAX {
+        let count = queue.burst(&mut burst);
+        burst.clear();
+        total += count;
+        if count == 0 {
+            break;
+        }
+    }
+    total
 }
 
 /// The backends that a mode allows, best first.

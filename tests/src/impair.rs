@@ -116,7 +116,7 @@ pub fn clear(locked: &mut Locked, node: u16) -> Result<()> {
         return Ok(());
     }
     for diversion in diversions(&locked.lab, node) {
-        run("tc", &["-n", &diversion.netns, "qdisc", "del", "dev", &diversion.interface, "clsact"]).ok();
+        run("tc", &["-n", &diversion.netns, "filter", "del", "dev", &diversion.interface, "ingress"]).ok();
     }
     if let Some(relay) = locked.lab.processes.remove(&process_key(node)) {
         relay.id.end(Duration::from_secs(2))?;
@@ -125,6 +125,14 @@ pub fn clear(locked: &mut Locked, node: u16) -> Result<()> {
         ip_in(&diversion.netns, &format!("link del {}", diversion.tap)).ok();
     }
     locked.save()
+}
+
+/// Makes it possible to impair a node: its interfaces get the hook that filters hang on. Done once, before there is traffic,
+/// because hooking and unhooking loses what is just being sent. A kernel without it is good enough for everything else.
+pub fn prepare(lab: &Lab, node: u16) {
+    for Diversion { netns, interface, .. } in diversions(lab, node) {
+        run("tc", &["-n", &netns, "qdisc", "add", "dev", &interface, "clsact"]).ok();
+    }
 }
 
 /// The name of a node's relay among the lab's processes.
@@ -151,7 +159,6 @@ fn make_tap(diversion: &Diversion) -> Result<()> {
 fn divert(diversion: &Diversion) -> Result<()> {
     let Diversion { netns, interface, tap, .. } = diversion;
     let port = SYNC_PORT.to_string();
-    run("tc", &["-n", netns, "qdisc", "replace", "dev", interface, "clsact"])?;
     let families: [(&str, &str, &[&str]); 2] = [
         ("ip", "1", &["match", "ip", "protocol", "17", "0xff", "match", "ip", "dport", &port, "0xffff"]),
         ("ipv6", "2", &["match", "ip6", "protocol", "17", "0xff", "match", "ip6", "dport", &port, "0xffff"]),

@@ -122,6 +122,10 @@ pub fn start(dir: &Path, node: u16, role: Role) -> Result<Started> {
     }
     if role == Role::Primary {
         wait_for_secondary_to_leave(&locked.lab, node)?;
+        // `up` did this, unless it was told to start nothing.
+        if !locked.lab.host_dir(Host::Node(node)).join("hugepages/local-0").exists() {
+            hugepages(&locked.lab, node, "apply").with_context(|| format!("hugepages of n{node}"))?;
+        }
     }
     let host_dir = locked.lab.host_dir(Host::Node(node));
     let notify = NotifySocket::bind(&host_dir.join(format!("{role}.notify")))?;

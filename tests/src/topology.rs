@@ -6,12 +6,23 @@
 //!          └────── servers bridge ── s1, s2, db
 //! ```
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 
 use crate::command::{ip_in, run};
 use crate::host::Host;
+use crate::impair;
 use crate::netns;
 use crate::state::Lab;
+
+/// Where the kernel's br_netfilter is loaded, bridges must not look into the packets they carry: they would drop bad ones and
+/// put fragments together before Baton sees them.
+const BRIDGE_SETTINGS: [&str; 3] = [
+    "net.bridge.bridge-nf-call-iptables=0",
+    "net.bridge.bridge-nf-call-ip6tables=0",
+    "net.bridge.bridge-nf-call-arptables=0",
+];
 
 /// Makes everything that has a network namespace, with the router's routes to every node.
 ///
@@ -62,9 +73,14 @@ fn settings(netns: &str, host: Host) -> Result<()> {
         ]),
         Host::Client(_) => settings.extend(["net.ipv4.ip_local_port_range=10000 65000"]),
         Host::Server(_) | Host::Database => settings.extend(["net.core.somaxconn=8192"]),
-        Host::Node(_) => {}
+        // The bridge that carries Baton's port must not answer for the addresses of the punt interface: whoever believed
+        // it would send past Baton.
+        Host::Node(_) => settings.extend(["net.ipv4.conf.all.arp_ignore=1"]),
     }
     netns::inside(netns, || {
+        if Path::new("/proc/sys/net/bridge").exists() {
+            settings.extend(BRIDGE_SETTINGS);
+        }
         for setting in settings {
             run("sysctl", &["-q", "-w", setting])?;
         }
@@ -74,13 +90,17 @@ fn settings(netns: &str, host: Host) -> Result<()> {
 
 fn router(lab: &Lab) -> Result<()> {
     let netns = lab.netns(Host::Router);
-    for (bridge, ipv4, ipv6) in
-        [("fabric", "10.2.0.1/24", "fd00:2::1/64"), ("servers", "10.3.0.1/24", "fd00:3::1/64")]
-    {
-        // No multicast snooping: neighbour discovery must reach every port from the first packet on.
+    for (bridge, mac, ipv4, ipv6) in [
+        ("fabric", "02:ba:70:01:00:01", "10.2.0.1/24", "fd00:2::1/64"),
+        ("servers", "02:ba:70:01:00:02", "10.3.0.1/24", "fd00:3::1/64"),
+    ] {
+        // A link-layer address of its own: otherwise it is that of a port and changes as ports come and go. No multicast
+        // snooping: neighbour discovery must reach every port from the first packet on.
         ip_in(
             &netns,
-            &format!("link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"),
+            &format!(
+                "link add {bridge} address {mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+            ),
         )?;
         ip_in(&netns, &format!("link set {bridge} up"))?;
         ip_in(&netns, &format!("addr add {ipv4} dev {bridge}"))?;
@@ -114,8 +134,8 @@ fn node(lab: &Lab, number: u16) -> Result<()> {
     for interface in ["up0", "lb0"] {
         ip_in(&netns, &format!("link set {interface} master br0 up"))?;
     }
-    // The bridge is an interface of the host too, and would answer ARP for the addresses of punt0 with its own address.
-    ip_in(&netns, "link set br0 arp off up")?;
+    ip_in(&netns, "link set br0 up")?;
+    impair::prepare(lab, number);
     ip_in(&netns, &format!("link set punt0 address {mac} up"))?;
     ip_in(&netns, &format!("addr add {}/24 dev punt0", host.ipv4()))?;
     ip_in(&netns, &format!("addr add {}/32 dev punt0", Host::sync_address(number)))?;

@@ -1,0 +1,333 @@
+//! Bad sync datagrams of every kind: each changes its own counter and nothing else, and good ones are still taken.
+
+use std::collections::BTreeMap;
+
+use baton_common::counter::Counter::{self, *};
+
+use crate::counters::Counters;
+use crate::frame::{ETHERNET_BYTES, Fabric, udp};
+use crate::harness::{ECHO4, Lab};
+use crate::load::Load;
+use crate::peer::{Peer, flow, record, upsert};
+use crate::sessions::{self, remote_table};
+use crate::wait::wait_for;
+
+/// Where node 1 takes sync datagrams.
+const NODE1: &str = "10.2.0.101:7400";
+/// Where node 2 sends them from.
+const NODE2: &str = "10.2.0.102:7400";
+
+#[test]
+fn root_bad_datagrams_change_only_their_counters_with_steering_in_the_tap() {
+    send_every_kind("TapBpf");
+}
+
+#[test]
+fn root_bad_datagrams_change_only_their_counters_with_steering_in_software() {
+    send_every_kind("Software");
+}
+
+/// Counters that move by themselves, or in one way of steering only.
+const SENDING: [Counter; 9] = [
+    SyncHandoff,
+    SyncTxOnBehalf,
+    SyncTxDatagrams,
+    SyncTxBytes,
+    SyncTxUpserts,
+    SyncTxDeletes,
+    SyncTxRefreshes,
+    SyncTxFull,
+    SyncTxNoNeighbour,
+];
+
+/// A lab with node 1 alone, spoken to in the name of node 2.
+struct Conversation {
+    lab: Lab,
+    fabric: Fabric,
+    peer: Peer,
+}
+
+fn send_every_kind(steering: &str) {
+    let lab = Lab::up(&["--nodes", "2", "--workers", "2", "--steering", steering]);
+    lab.kill("n2", &[]);
+    lab.run(&["withdraw", "n2"]);
+    let fabric = Fabric::open(&lab);
+    let mut talk = Conversation { lab, fabric, peer: Peer::new() };
+
+    talk.good();
+    talk.headers();
+    talk.senders();
+    talk.positions();
+    talk.records();
+    talk.news();
+    talk.sessions_of_its_own();
+    talk.packets();
+    talk.noise();
+    talk.good();
+    for role in ["primary", "sync"] {
+        assert!(talk.lab.pid("n1", role).is_some(), "the {role} lives");
+    }
+}
+
+impl Conversation {
+    /// Sends a payload as node 2 does; checks that exactly these counters move, by these steps, beside those of everything
+    /// that arrives, and that the remote table stays as it is.
+    fn changes_only(&self, what: &str, payload: &[u8], counted: &[(Counter, u64)]) {
+        self.frame_changes_only(what, &udp(NODE2, NODE1, payload), payload.len(), counted);
+    }
+
+    fn frame_changes_only(&self, what: &str, frame: &[u8], bytes: usize, counted: &[(Counter, u64)]) {
+        let table = remote_table(&self.lab, 1);
+        let mut expected: Vec<_> = counted.to_vec();
+        expected.extend([(SyncRxDatagrams, 1), (SyncRxBytes, bytes as u64)]);
+        self.counts(what, frame, &expected);
+        assert_eq!(remote_table(&self.lab, 1), table, "{what}");
+    }
+
+    /// Sends a frame and checks that exactly these counters of synchronisation move, by these steps.
+    fn counts(&self, what: &str, frame: &[u8], counted: &[(Counter, u64)]) {
+        // What node 1 itself has to tell is no part of this, nor that a worker hands the datagram on.
+        let read = || Counters::read(&self.lab, 1).without(&SENDING);
+        let steps = counted.iter().filter(|(_, step)| *step > 0);
+        let expected: BTreeMap<&str, u64> = steps.map(|(counter, step)| (counter.name(), *step)).collect();
+        let before = read();
+        self.fabric.send(frame);
+        let added = wait_for(5, what, || {
+            let added = read().since(&before);
+            let moved = added.starting_with("sync_");
+            if moved == expected {
+                Ok(added.clone())
+            } else {
+                Err(format!("{moved:?}, expected {expected:?}"))
+            }
+        });
+        assert_eq!(added.without(&[DropNotForUs]).drops(), Default::default(), "{what}");
+    }
+
+    /// A good datagram: an upsert that is taken, as it was meant, and a delete.
+    fn good(&mut self) {
+        let before = remote_table(&self.lab, 1);
+        let new = upsert(flow(41_000), 7);
+        let payload = self.peer.next(&[new]);
+        let bytes = payload.len() as u64;
+        self.counts(
+            "a good upsert",
+            &udp(NODE2, NODE1, &payload),
+            &[(SyncRxUpserts, 1), (SyncRxDatagrams, 1), (SyncRxBytes, bytes)],
+        );
+        let found = sessions::list(&self.lab, 1, &["--client", "10.1.1.9:41000", "--table", "remote"]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let expected = serde_json::json!({
+            "protocol": "tcp", "client": "10.1.1.9:41000", "vip": "10.9.0.1:80", "local": "10.4.2.1:41000",
+            "server": "10.3.0.11:80", "state": "tcp_established", "owner": 2, "generation": 7,
+        });
+        for (field, value) in expected.as_object().expect("fields") {
+            assert_eq!(&found[0][field], value, "{field}");
+        }
+        let payload = self.peer.next(&[record::delete(flow(41_000), 7)]);
+        let bytes = payload.len() as u64;
+        self.counts(
+            "a good delete",
+            &udp(NODE2, NODE1, &payload),
+            &[(SyncRxDeletes, 1), (SyncRxDatagrams, 1), (SyncRxBytes, bytes)],
+        );
+        assert_eq!(remote_table(&self.lab, 1), before);
+        // From here on there is something in the table that a bad datagram could harm.
+        let payload = self.peer.next(&[upsert(flow(40_000), 5), upsert(flow(40_001), 5)]);
+        self.fabric.send(&udp(NODE2, NODE1, &payload));
+        wait_for(5, "two sessions in the remote table", || match remote_table(&self.lab, 1).len() {
+            2 => Ok(()),
+            other => Err(format!("{other}")),
+        });
+    }
+
+    /// Headers that are none, or say what they may not say.
+    fn headers(&self) {
+        let good = self.peer.peek(&[upsert(flow(42_000), 5)]);
+        let changed = |at: usize, value: u8| {
+            let mut payload = good.clone();
+            payload[at] = value;
+            payload
+        };
+        self.changes_only("no payload", &[], &[(SyncRejectTruncated, 1)]);
+        self.changes_only("half a header", &good[..20], &[(SyncRejectTruncated, 1)]);
+        self.changes_only("a header short of a byte", &good[..35], &[(SyncRejectTruncated, 1)]);
+        self.changes_only("another magic number", &changed(0, b'X'), &[(SyncRejectMagic, 1)]);
+        self.changes_only("a future version", &changed(4, 2), &[(SyncRejectVersion, 1)]);
+        self.changes_only("an unknown stream", &changed(5, 9), &[(SyncRejectHeaderField, 1)]);
+        self.changes_only("a reserved flag", &changed(6, 1), &[(SyncRejectReserved, 1)]);
+        self.changes_only("another reserved flag", &changed(7, 0x80), &[(SyncRejectReserved, 1)]);
+        self.changes_only("the reserved byte", &changed(15, 1), &[(SyncRejectReserved, 1)]);
+        self.changes_only("another cluster", &changed(8, 2), &[(SyncRejectCluster, 1)]);
+        self.changes_only("another kind of membership", &changed(32, 1), &[(SyncRejectMembershipEpoch, 1)]);
+        let mut unnumbered = good.clone();
+        unnumbered[24..32].fill(0);
+        self.changes_only("no sequence number", &unnumbered, &[(SyncRejectHeaderField, 1)]);
+    }
+
+    /// Senders that are no members, or not who they say they are.
+    fn senders(&self) {
+        let named = |node: u8| {
+            let mut payload = self.peer.peek(&[upsert(flow(42_000), 5)]);
+            payload[12] = node;
+            payload
+        };
+        self.changes_only("no node's number", &named(0), &[(SyncRejectHeaderField, 1)]);
+        self.changes_only("the receiver's own number", &named(1), &[(SyncRejectOwnNode, 1)]);
+        self.changes_only("the number of no member", &named(7), &[(SyncRejectMember, 1)]);
+        let good = named(2);
+        for source in ["10.2.0.55:7400", "10.2.0.103:7400", "10.2.0.12:7400"] {
+            let frame = udp(source, NODE1, &good);
+            self.frame_changes_only(
+                "an address that is not the member's",
+                &frame,
+                good.len(),
+                &[(SyncRejectMember, 1)],
+            );
+        }
+    }
+
+    /// Places in the stream that were passed already.
+    fn positions(&mut self) {
+        let news = [upsert(flow(42_000), 5)];
+        self.changes_only(
+            "a number received before",
+            &self.peer.numbered(0, &news),
+            &[(SyncRejectDuplicate, 1)],
+        );
+        self.changes_only("a number long passed", &self.peer.numbered(64, &news), &[(SyncRejectTooOld, 1)]);
+        self.changes_only("an earlier life", &self.peer.of_earlier_life(&news), &[(SyncRejectEpoch, 1)]);
+        // Late is not bad in itself, but what it tells is old by now.
+        let held = [upsert(flow(40_000), 4)];
+        self.changes_only(
+            "late and old",
+            &self.peer.numbered(9, &held),
+            &[(SyncRxLate, 1), (SyncRejectStale, 1)],
+        );
+        self.peer.skip(3);
+        let refused = self.peer.next(&held);
+        self.changes_only("a gap", &refused, &[(SyncRxGaps, 3), (SyncRejectStale, 1)]);
+    }
+
+    /// Records that cannot be understood.
+    fn records(&mut self) {
+        let mut bad_state = upsert(flow(42_000), 5);
+        bad_state[4 + 10] = 99;
+        let mut bad_flag = upsert(flow(42_000), 5);
+        bad_flag[1] |= 0x80;
+        let mut multicast = upsert(flow(42_000), 5);
+        multicast[4 + 11] = 224;
+        let mut portless = upsert(flow(42_000), 5);
+        portless[4 + 11 + 6 + 4..4 + 11 + 6 + 6].fill(0);
+        let mut ownerless = upsert(flow(42_000), 5);
+        ownerless[4 + 8..4 + 10].fill(0);
+        let mut too_long = upsert(flow(42_000), 5);
+        too_long[2..4].copy_from_slice(&500u16.to_le_bytes());
+        let shorter = record::raw(1, 1, &upsert(flow(42_000), 5)[4..30]);
+        let extended =
+            |kind: u8| record::raw(1, 1, &[&upsert(flow(42_000), 5)[4..], &[kind, 2, 0, 0]].concat());
+        let cases: [(&str, Vec<u8>, Counter); 12] = [
+            ("an unknown record that must be known", record::raw(200, 1, &[1, 2, 3]), SyncRejectRecordType),
+            ("an unknown record that may be skipped", record::raw(200, 0, &[1, 2, 3]), SyncSkippedRecords),
+            ("a length past the end", too_long, SyncRejectRecordLength),
+            ("half a record header", vec![1, 1], SyncRejectRecordLength),
+            ("an unknown state", bad_state, SyncRejectRecordField),
+            ("an unknown flag", bad_flag, SyncRejectRecordField),
+            ("a multicast client", multicast, SyncRejectRecordField),
+            ("a VIP without a port", portless, SyncRejectRecordField),
+            ("no owner", ownerless, SyncRejectRecordField),
+            ("a record shorter than its fields", shorter, SyncRejectRecordField),
+            ("an extension that must be known", extended(0x81), SyncRejectExtension),
+            (
+                "an extension past the record",
+                record::raw(1, 1, &[&upsert(flow(42_000), 5)[4..], &[1, 9]].concat()),
+                SyncRejectRecordField,
+            ),
+        ];
+        for (what, record, counter) in cases {
+            let payload = self.peer.next(&[record]);
+            self.changes_only(what, &payload, &[(counter, 1)]);
+        }
+    }
+
+    /// Records that are understood and no news.
+    fn news(&mut self) {
+        let cases = [
+            ("an older generation", upsert(flow(40_000), 4), SyncRejectStale),
+            ("an older generation's end", record::delete(flow(40_000), 4), SyncRejectStale),
+            ("an older generation's refresh", record::refresh(flow(40_000), 4), SyncRejectStale),
+            ("another node's session", record::owned_by(3, upsert(flow(42_000), 5)), SyncRejectNotOwner),
+            ("the receiver's session", record::owned_by(1, upsert(flow(42_000), 5)), SyncRejectNotOwner),
+            ("another node's claim", record::owned_by(3, upsert(flow(40_000), 9)), SyncRejectNotOwner),
+            ("the end of an unknown session", record::delete(flow(42_000), 5), SyncRejectUnknownSession),
+            ("the refresh of an unknown session", record::refresh(flow(42_000), 5), SyncRejectUnknownSession),
+            ("a client in a server's place", upsert(flow(40_000).reversed(42_000), 9), SyncRejectConflict),
+        ];
+        for (what, record, counter) in cases {
+            let payload = self.peer.next(&[record]);
+            self.changes_only(what, &payload, &[(counter, 1)]);
+        }
+        let several = [upsert(flow(40_000), 4), record::raw(200, 1, &[]), record::delete(flow(42_000), 1)];
+        let payload = self.peer.next(&several);
+        let each =
+            [SyncRejectStale, SyncRejectRecordType, SyncRejectUnknownSession].map(|counter| (counter, 1));
+        self.changes_only("three bad records", &payload, &each);
+    }
+
+    /// Claims on sessions that are in the receiver's own tables.
+    fn sessions_of_its_own(&mut self) {
+        let mut load = Load::udp(&self.lab, ECHO4, 1, 20);
+        load.wait_ready();
+        drop(load);
+        let own = sessions::list(&self.lab, 1, &["--table", "local", "--vip", ECHO4]);
+        let client = own[0]["client"].as_str().expect("a client").parse().expect("an endpoint");
+        let claim = upsert(flow(42_000).of_udp_client(client), 9);
+        let payload = self.peer.next(&[claim]);
+        self.changes_only("a session of the receiver's own", &payload, &[(SyncRejectLocalSession, 1)]);
+        let still = sessions::list(&self.lab, 1, &["--table", "local", "--vip", ECHO4]);
+        assert_eq!(still[0]["client"], own[0]["client"]);
+    }
+
+    /// Packets that carry no datagram that may be believed.
+    fn packets(&self) {
+        let good = self.peer.peek(&[upsert(flow(42_000), 5)]);
+        let mut damaged = udp(NODE2, NODE1, &good);
+        *damaged.last_mut().expect("a payload") ^= 1;
+        let table = remote_table(&self.lab, 1);
+        self.counts("a wrong UDP checksum", &damaged, &[(SyncRejectChecksum, 1), (SyncRxDatagrams, 1)]);
+        let mut unsummed = udp(NODE2, NODE1, &good);
+        unsummed[ETHERNET_BYTES + 26..ETHERNET_BYTES + 28].fill(0);
+        self.counts("no UDP checksum", &unsummed, &[(SyncRejectChecksum, 1), (SyncRxDatagrams, 1)]);
+        assert_eq!(remote_table(&self.lab, 1), table);
+    }
+
+    /// Random bytes, and good datagrams with random bytes changed in their headers' fixed part.
+    fn noise(&self) {
+        const TIMES: usize = 200;
+        let table = remote_table(&self.lab, 1);
+        let before = Counters::read(&self.lab, 1);
+        let mut state = 0x5eed_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        for _ in 0..TIMES {
+            let length = usize::from(random()) * 4;
+            // Never the right magic number: what follows it may by chance be believed.
+            let payload: Vec<u8> = (0..length).map(|at| if at == 0 { b'b' } else { random() }).collect();
+            self.fabric.send(&udp(NODE2, NODE1, &payload));
+        }
+        let rejected = wait_for(10, "every noise to be rejected", || {
+            let added = Counters::read(&self.lab, 1).since(&before);
+            let rejected = added.get(SyncRejectMagic) + added.get(SyncRejectTruncated);
+            if rejected == TIMES as u64 {
+                Ok(added)
+            } else {
+                Err(format!("{:?}", added.starting_with("sync_")))
+            }
+        });
+        assert_eq!(rejected.get(SyncRxDatagrams), TIMES as u64);
+        assert_eq!(rejected.starting_with("sync_reject_").values().sum::<u64>(), TIMES as u64);
+        assert_eq!(remote_table(&self.lab, 1), table);
+    }
+}

@@ -1,0 +1,17 @@
+//! Tests of whole labs: real processes on hugepages, real connections through network namespaces.
+
+mod counters;
+mod datagrams;
+mod forwarding;
+mod frame;
+mod harness;
+mod labs;
+mod load;
+mod loss;
+mod packets;
+mod peer;
+mod primary;
+mod secondary;
+mod sessions;
+mod takeover;
+mod wait;
