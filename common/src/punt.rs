@@ -14,7 +14,7 @@ use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 pub enum PuntError {
     /// Making the interface, or attaching to it, failed.
     #[error(
-        "cannot open the tap interface `{interface}`: {source}; it takes CAP_NET_ADMIN and /dev/net/tun, no other \
+        "cannot open the tap interface `{interface}`; it takes CAP_NET_ADMIN and /dev/net/tun, no other \
          process may hold it, and one that exists already must be a tap with a single queue"
     )]
     Open {
@@ -24,7 +24,7 @@ pub enum PuntError {
         source: io::Error,
     },
     /// The interface is there, but not as it has to be.
-    #[error("cannot {action} of the punt interface `{interface}`: {source}")]
+    #[error("cannot {action} of the punt interface `{interface}`")]
     SetUp {
         /// What was tried.
         action: &'static str,

@@ -34,7 +34,7 @@ pub enum EalError {
         prefix: String,
     },
     /// libdpdk refused; its own lines on stderr say more.
-    #[error("rte_eal_init({arguments}) failed: {source}; DPDK's lines above say what it missed")]
+    #[error("rte_eal_init({arguments}) failed; DPDK's lines above say what it missed")]
     Init {
         /// The arguments, as on a command line.
         arguments: String,

@@ -30,7 +30,7 @@ pub enum FlowError {
         message: String,
     },
     /// The driver refused.
-    #[error("{device}: {step} failed: {source} ({message})")]
+    #[error("{device}: {step} failed ({message})")]
     Driver {
         /// The device.
         device: String,

@@ -18,7 +18,7 @@ pub enum MempoolError {
     Name(String),
     /// libdpdk could not create it.
     #[error(
-        "cannot create pool {name} of {count} buffers on NUMA node {socket}: {source}; give DPDK more memory if it is memory"
+        "cannot create pool {name} of {count} buffers on NUMA node {socket}; give DPDK more memory if it is memory"
     )]
     Create {
         /// The pool's name.
@@ -31,7 +31,7 @@ pub enum MempoolError {
         source: RteError,
     },
     /// No pool has that name.
-    #[error("no pool named {name}: {source}; the primary creates it at its start")]
+    #[error("no pool named {name}; the primary creates it at its start")]
     Lookup {
         /// The name that was looked for.
         name: String,

@@ -58,7 +58,7 @@ pub enum PortError {
     #[error("queues or flow rules of {0} are still in use: drop them first")]
     InUse(String),
     /// The driver refused a step.
-    #[error("{device}: {step} failed: {source}")]
+    #[error("{device}: {step} failed")]
     Driver {
         /// The device.
         device: String,

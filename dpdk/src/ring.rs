@@ -20,7 +20,7 @@ use crate::mbuf::Mbuf;
 pub enum RingError {
     /// libdpdk could not create it.
     #[error(
-        "cannot create ring {name} of {slots} slots: {source}; the name must be new and short, the slots a power of two"
+        "cannot create ring {name} of {slots} slots; the name must be new and short, the slots a power of two"
     )]
     Create {
         /// The ring's name.

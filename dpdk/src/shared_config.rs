@@ -49,7 +49,7 @@ const _: () = assert!(MAPPED_LEN.is_multiple_of(4));
 #[derive(Debug, thiserror::Error)]
 pub enum SharedConfigError {
     /// The file is not there, or too small, or not ours to write.
-    #[error("cannot map DPDK's shared configuration {path}: {source}; is the primary running?")]
+    #[error("cannot map DPDK's shared configuration {path}; is the primary running?")]
     Map {
         /// The file.
         path: PathBuf,

@@ -26,9 +26,7 @@ pub enum TapSteeringError {
     #[error("traffic without a rule needs at least one queue to go to, 0 were given")]
     NoQueue,
     /// The kernel refused a step.
-    #[error(
-        "{interface}: {step} failed: {source}; it needs root (CAP_BPF and CAP_NET_ADMIN) and a kernel with eBPF"
-    )]
+    #[error("{interface}: {step} failed; it needs root (CAP_BPF and CAP_NET_ADMIN) and a kernel with eBPF")]
     Kernel {
         /// The tap.
         interface: String,

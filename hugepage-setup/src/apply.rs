@@ -83,8 +83,7 @@ fn create(plan: &FilePlan, machine: &Machine) -> Result<()> {
         }
     }
     let created = numa::run_on(machine, plan.numa, || Region::create(&plan.path, &plan.file.spec).map(drop))?;
-    // The message names its cause already.
-    created.map_err(|error| anyhow!("{error}"))
+    created.with_context(|| format!("making {}", plan.path.display()))
 }
 
 impl Report for Applied {

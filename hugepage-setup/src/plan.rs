@@ -118,8 +118,8 @@ pub enum PlanError {
     )]
     Geometry { path: PathBuf, kind: FileKind, found: Vec<u64>, expected: Vec<u64> },
     /// There is a file of a table's name that is not Baton's, or cannot be read.
-    #[error("{} cannot be used: {error}", path.display())]
-    UnusableFile { path: PathBuf, error: RegionError },
+    #[error("{} cannot be used", path.display())]
+    UnusableFile { path: PathBuf, source: RegionError },
 }
 
 /// The words that a kind's geometry begins with.
@@ -175,12 +175,12 @@ pub fn examine(file: &TableFile, directory: &Path) -> Result<FileAction, PlanErr
         Err(RegionError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok(FileAction::Create)
         }
-        Err(RegionError::Header { source, .. })
-            if !matches!(source, HeaderError::Magic { .. } | HeaderError::TooShort { .. }) =>
+        Err(RegionError::Header { mismatch, .. })
+            if !matches!(mismatch, HeaderError::Magic { .. } | HeaderError::TooShort { .. }) =>
         {
-            Ok(FileAction::Remake { reason: source.to_string() })
+            Ok(FileAction::Remake { reason: mismatch.to_string() })
         }
-        Err(error) => Err(PlanError::UnusableFile { path, error }),
+        Err(source) => Err(PlanError::UnusableFile { path, source }),
     }
 }
 

@@ -123,7 +123,7 @@ fn file_status(kind: FileKind, path: &Path) -> FileStatus {
         Err(_) if !path.exists() => {
             HeaderStatus::Unusable { reason: "missing: run `baton-hugepages apply`".to_owned() }
         }
-        Err(error) => HeaderStatus::Unusable { reason: error.to_string() },
+        Err(error) => HeaderStatus::Unusable { reason: format!("{:#}", anyhow::Error::from(error)) },
     };
     FileStatus {
         name: path.file_name().unwrap_or_default().display().to_string(),

@@ -23,14 +23,14 @@ pub struct ProcessId {
 impl ProcessId {
     /// The process with this number, if it lives.
     pub fn of(pid: u32) -> Option<Self> {
-        let (state, start_ticks) = stat(pid)?;
-        (!matches!(state, 'Z' | 'X')).then_some(Self { pid, start_ticks })
+        let stat = stat(pid)?;
+        stat.is_alive().then_some(Self { pid, start_ticks: stat.start_ticks })
     }
 
     /// The calling process.
     pub fn own() -> Self {
         let pid = std::process::id();
-        Self { pid, start_ticks: stat(pid).map_or(0, |(_, start_ticks)| start_ticks) }
+        Self { pid, start_ticks: stat(pid).map_or(0, |stat| stat.start_ticks) }
     }
 
     /// If it lives; a zombie does not.
@@ -93,13 +93,34 @@ impl ProcessId {
     }
 }
 
-fn stat(pid: u32) -> Option<(char, u64)> {
-    let line = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// What the kernel says of a process.
+#[derive(Clone, Copy)]
+struct Stat {
+    state: char,
+    threads: u32,
+    start_ticks: u64,
+}
+
+impl Stat {
+    /// Not if it is a zombie: it has let go of its files and memory. But a zombie with threads has not yet: its first thread
+    /// is gone, and the others still hold everything.
+    fn is_alive(self) -> bool {
+        !matches!(self.state, 'Z' | 'X') || self.threads > 1
+    }
+}
+
+/// Reads fields of `/proc/PID/stat`.
+fn stat(pid: u32) -> Option<Stat> {
+    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_stat(line: &str) -> Option<Stat> {
     // The name in brackets may hold anything, brackets and spaces too: the fields start after the last bracket.
     let mut fields = line[line.rfind(')')? + 1..].split_whitespace();
     let state = fields.next()?.chars().next()?;
-    let start_ticks = fields.nth(18)?.parse().ok()?;
-    Some((state, start_ticks))
+    let threads = fields.nth(16)?.parse().ok()?;
+    let start_ticks = fields.nth(1)?.parse().ok()?;
+    Some(Stat { state, threads, start_ticks })
 }
 
 /// A process started by the lab, as the state file has it.
@@ -131,7 +152,7 @@ pub fn spawn(mut command: Command, log: &Path) -> Result<(Child, Process)> {
         .spawn()
         .with_context(|| format!("cannot start {program}"))?;
     let id = match stat(child.id()) {
-        Some((_, start_ticks)) => ProcessId { pid: child.id(), start_ticks },
+        Some(stat) => ProcessId { pid: child.id(), start_ticks: stat.start_ticks },
         None => bail!("{program} was gone at once; its log ends:\n{}", tail(log)),
     };
     Ok((child, Process { id, log: log.to_path_buf() }))
@@ -172,6 +193,17 @@ mod tests {
         assert!(own.is_alive());
         assert!(!other.is_alive());
         assert!(!other.signal(Signal::KILL), "a signal for a process that is gone must reach nobody");
+    }
+
+    #[test]
+    fn a_zombie_is_alive_as_long_as_it_has_threads() {
+        let stat = |state, threads| {
+            let line = format!("7 (a b) c) {state} 1 7 7 0 -1 4 0 0 0 0 0 0 0 0 20 0 {threads} 0 4711 0 0");
+            parse_stat(&line).unwrap()
+        };
+        assert_eq!(stat('S', 1).start_ticks, 4711);
+        assert!(stat('S', 1).is_alive() && stat('Z', 2).is_alive());
+        assert!(!stat('Z', 1).is_alive() && !stat('Z', 0).is_alive() && !stat('X', 0).is_alive());
     }
 
     #[test]

@@ -98,7 +98,8 @@ pub fn start_mariadb(lab: &Lab, host: Host) -> Result<Process> {
     let temporary = dir.join("tmp");
     std::fs::create_dir_all(&temporary)?;
     let mut install = Command::new(program("mariadb-install-db")?);
-    install.args(["--no-defaults", "--user=root", "--skip-name-resolve", "--skip-test-db"]);
+    // By force: it would refuse on a machine that cannot look up its own name.
+    install.args(["--no-defaults", "--force", "--user=root", "--skip-name-resolve", "--skip-test-db"]);
     install.arg("--auth-root-authentication-method=normal").arg(option("--datadir", &data));
     install.env("TMPDIR", &temporary);
     // Inside the namespace, where `down` finds what this starts.

@@ -135,13 +135,13 @@ fn node(lab: &Lab, number: u16) -> Result<()> {
         ip_in(&netns, &format!("link set {interface} master br0 up"))?;
     }
     ip_in(&netns, "link set br0 up")?;
-    impair::prepare(lab, number);
     ip_in(&netns, &format!("link set punt0 address {mac} up"))?;
     ip_in(&netns, &format!("addr add {}/24 dev punt0", host.ipv4()))?;
     ip_in(&netns, &format!("addr add {}/32 dev punt0", Host::sync_address(number)))?;
     ip_in(&netns, &format!("addr add {}/64 dev punt0 nodad", host.ipv6()))?;
     ip_in(&netns, &format!("route add default via {} dev punt0", Host::Router.ipv4()))?;
     ip_in(&netns, &format!("-6 route add default via {} dev punt0", Host::Router.ipv6()))?;
+    impair::prepare(lab, number);
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use crate::id::NumaId;
 #[derive(Debug, Error)]
 pub enum CallError {
     /// Nobody listens on the socket.
-    #[error("the primary is not running: nobody listens on {path} ({source}); start baton-primary")]
+    #[error("the primary is not running: nobody listens on {path}; start baton-primary")]
     NotRunning {
         /// The socket.
         path: PathBuf,
@@ -23,7 +23,7 @@ pub enum CallError {
         source: io::Error,
     },
     /// The socket may not be used, or the connection broke.
-    #[error("cannot talk to the primary over {path}: {source}")]
+    #[error("cannot talk to the primary over {path}")]
     Connection {
         /// The socket.
         path: PathBuf,

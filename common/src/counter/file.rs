@@ -75,9 +75,9 @@ impl CounterFile {
         let [workers, sync_domains, ..] = region.header().geometry();
         let spec = CounterFile::spec(workers, sync_domains)?;
         if region.bytes() < spec.bytes {
-            let source =
+            let mismatch =
                 HeaderError::Geometry { word: "file size", found: region.bytes(), expected: spec.bytes };
-            return Err(RegionError::Header { path: region.path().to_owned(), source }.into());
+            return Err(RegionError::Header { path: region.path().to_owned(), mismatch }.into());
         }
         let blocks = Mapped::slice(region, HEADER_BYTES, workers + 1 + sync_domains)?;
         Ok(CounterFile { blocks, workers: workers as usize })

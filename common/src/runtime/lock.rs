@@ -24,7 +24,7 @@ pub enum LockError {
         path: PathBuf,
     },
     /// The file cannot be made, read, written or locked.
-    #[error("cannot use the lock file {path}: {source}")]
+    #[error("cannot use the lock file {path}")]
     File {
         /// The file.
         path: PathBuf,

@@ -31,7 +31,7 @@ const CREATE_ATTEMPTS: u32 = 16;
 #[derive(Debug, Error)]
 pub enum RegionError {
     /// A step of making it failed; nothing is left behind.
-    #[error("cannot create {path}: {step}: {source}")]
+    #[error("cannot create {path}: {step}")]
     Create {
         /// The file.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub enum RegionError {
         path: PathBuf,
     },
     /// It could not be opened.
-    #[error("cannot open {path}: {source}: run `baton-hugepages status` to see what is missing")]
+    #[error("cannot open {path}: run `baton-hugepages status` to see what is missing")]
     Open {
         /// The file.
         path: PathBuf,
@@ -63,9 +63,7 @@ pub enum RegionError {
         source: io::Error,
     },
     /// It could not be mapped.
-    #[error(
-        "cannot map {path} ({bytes} bytes): {source}: run `baton-hugepages status` to see what is missing"
-    )]
+    #[error("cannot map {path} ({bytes} bytes): run `baton-hugepages status` to see what is missing")]
     Map {
         /// The file.
         path: PathBuf,
@@ -75,12 +73,12 @@ pub enum RegionError {
         source: io::Error,
     },
     /// Its header is wrong.
-    #[error("{path}: {source}")]
+    #[error("{path}: {mismatch}")]
     Header {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: HeaderError,
+        mismatch: HeaderError,
     },
     /// Another process holds the lock.
     #[error("{path} is held by process {holder_pid}: stop that process first, only one may write this file")]
@@ -91,7 +89,7 @@ pub enum RegionError {
         holder_pid: u32,
     },
     /// The lock could not be taken for another reason.
-    #[error("cannot lock {path}: {source}")]
+    #[error("cannot lock {path}")]
     Lock {
         /// The file.
         path: PathBuf,
@@ -192,7 +190,7 @@ impl Region {
         let metadata =
             file.metadata().map_err(|source| RegionError::Open { path: path.to_owned(), source })?;
         let bytes = metadata.len();
-        let header_error = |source| RegionError::Header { path: path.to_owned(), source };
+        let header_error = |mismatch| RegionError::Header { path: path.to_owned(), mismatch };
         if bytes < HEADER_BYTES {
             return Err(header_error(HeaderError::TooShort { found: bytes }));
         }

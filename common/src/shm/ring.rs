@@ -102,8 +102,9 @@ impl Ring {
         let [slots, item_bytes, ..] = region.header().geometry();
         let needed = spec(kind, slots, item_bytes)?.bytes;
         if needed > region.bytes() {
-            let source = HeaderError::Geometry { word: "file size", found: region.bytes(), expected: needed };
-            return Err(RegionError::Header { path: path.to_owned(), source }.into());
+            let mismatch =
+                HeaderError::Geometry { word: "file size", found: region.bytes(), expected: needed };
+            return Err(RegionError::Header { path: path.to_owned(), mismatch }.into());
         }
         let slot_words = slot_words(item_bytes);
         Ok(Ring {

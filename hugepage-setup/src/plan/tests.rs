@@ -149,7 +149,7 @@ fn a_file_of_another_layout_is_made_anew_and_one_of_somebody_else_is_not() {
     );
     bytes[0] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
-    let error = examine(&file, directory.path()).unwrap_err().to_string();
+    let error = format!("{:#}", anyhow::Error::from(examine(&file, directory.path()).unwrap_err()));
     assert!(error.contains("not a file of Baton's"), "{error}");
 }
 

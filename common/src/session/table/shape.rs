@@ -41,15 +41,15 @@ impl TableShape {
         let [capacity, buckets, ..] = region.header().geometry();
         let shape = u32::try_from(capacity).ok().and_then(|capacity| TableShape::for_capacity(capacity).ok());
         let shape = shape.ok_or(TableError::Capacity { asked: capacity })?;
-        let mismatch = |word, found, expected| {
-            let source = HeaderError::Geometry { word, found, expected };
-            Err(RegionError::Header { path: region.path().to_owned(), source }.into())
+        let wrong = |word, found, expected| {
+            let mismatch = HeaderError::Geometry { word, found, expected };
+            Err(RegionError::Header { path: region.path().to_owned(), mismatch }.into())
         };
         if buckets != shape.buckets() {
-            return mismatch("number of buckets", buckets, shape.buckets());
+            return wrong("number of buckets", buckets, shape.buckets());
         }
         if region.bytes() < shape.file_bytes() {
-            return mismatch("file size", region.bytes(), shape.file_bytes());
+            return wrong("file size", region.bytes(), shape.file_bytes());
         }
         Ok(shape)
     }
