@@ -1,11 +1,14 @@
 //! External commands (`ip`, `tc`, `sysctl`, …) with checked results and a time limit.
 
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use crate::signals;
 
 /// How long a command such as `ip` may take. Generous: the machine may be busy.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
@@ -38,12 +41,26 @@ pub fn ip_in(netns: &str, line: &str) -> Result<String> {
     ip(&format!("-n {netns} {line}"))
 }
 
-/// Runs a prepared command and returns its standard output.
+/// Runs a prepared command and returns its standard output. An interruption kills the command.
 ///
 /// # Errors
 /// As [`run`], with `timeout` as the limit.
-pub fn run_command(mut command: Command, timeout: Duration) -> Result<String> {
-    crate::signals::check()?;
+pub fn run_command(command: Command, timeout: Duration) -> Result<String> {
+    run_with(command, timeout, signals::is_set)
+}
+
+/// Runs a prepared command that is not to be cut off by an interruption, because it would leave something half-done.
+///
+/// # Errors
+/// As [`run`], with `timeout` as the limit.
+pub fn run_to_end(mut command: Command, timeout: Duration) -> Result<String> {
+    // Out of reach of the terminal's signals.
+    command.process_group(0);
+    run_with(command, timeout, || false)
+}
+
+fn run_with(mut command: Command, timeout: Duration, stop: fn() -> bool) -> Result<String> {
+    signals::check()?;
     let shown = shown(&command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("cannot start `{shown}`"))?;
@@ -54,11 +71,10 @@ pub fn run_command(mut command: Command, timeout: Duration) -> Result<String> {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        let interrupted = crate::signals::is_set();
-        if interrupted || started.elapsed() > timeout {
+        if stop() || started.elapsed() > timeout {
             child.kill().ok();
             child.wait().ok();
-            crate::signals::check()?;
+            signals::check()?;
             bail!("`{shown}` did not end within {} s", timeout.as_secs());
         }
         std::thread::sleep(if started.elapsed().as_millis() < 50 {

@@ -85,7 +85,7 @@ fn age(path: &Path) -> Option<Duration> {
 
 /// If `up` got as far as the node's memory.
 fn has_memory(lab: &Lab, node: u16) -> bool {
-    node::config_path(lab, node).exists() && lab.shape.bin_dir.join("baton-hugepages").exists()
+    node::config_path(lab, node).exists() && lab.shape.bin_dir.join(node::HUGEPAGES).exists()
 }
 
 fn stop_creator(lab: &Lab) -> Result<()> {
@@ -105,7 +105,8 @@ fn kill_recorded(lab: &Lab) -> Result<()> {
     processes.iter().try_for_each(|process| process.kill())
 }
 
-/// Kills every process in a namespace: what `exec` started, and what `up` started but could not note any more.
+/// Kills every process in a namespace: what `exec` started, and what `up` started but could not note any more. Only
+/// `baton-hugepages` is let come to its end.
 fn kill_inhabitants(namespace: &str) -> Result<()> {
     const ROUNDS: usize = 20;
     let own = std::process::id();
@@ -114,6 +115,9 @@ fn kill_inhabitants(namespace: &str) -> Result<()> {
             netns::pids(namespace)?.into_iter().filter(|&pid| pid != own).filter_map(ProcessId::of).collect();
         if inhabitants.is_empty() {
             return Ok(());
+        }
+        for process in inhabitants.iter().filter(|process| process.runs(node::HUGEPAGES)) {
+            process.wait_gone(node::HUGEPAGES_TIMEOUT);
         }
         inhabitants.iter().try_for_each(|process| process.kill())?;
     }

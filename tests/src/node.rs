@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::run_command;
+use crate::command::run_to_end;
 use crate::host::Host;
 use crate::netns;
 use crate::node_config;
@@ -20,7 +20,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a secondary may take to leave after its primary died.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long `baton-hugepages` may take.
-const HUGEPAGES_TIMEOUT: Duration = Duration::from_secs(60);
+pub const HUGEPAGES_TIMEOUT: Duration = Duration::from_secs(60);
+/// The program that reserves hugepages and makes the table files.
+pub const HUGEPAGES: &str = "baton-hugepages";
 
 /// One of a node's processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -87,14 +89,15 @@ pub fn write_config(lab: &Lab, node: u16) -> Result<()> {
 /// # Errors
 /// If it fails.
 pub fn hugepages(lab: &Lab, node: u16, action: &str) -> Result<String> {
-    let mut command = Command::new(binary(lab, "baton-hugepages")?);
+    let mut command = Command::new(binary(lab, HUGEPAGES)?);
     command.arg("--config").arg(config_path(lab, node)).arg(action);
-    // Inside the namespace, where `down` finds it if this process is killed meanwhile.
+    // Inside the namespace, where `down` finds it if this process is killed meanwhile. Never cut off: what the kernel
+    // was asked for and what is written down would differ, and pages stay reserved for good.
     let netns = lab.netns(Host::Node(node));
     if netns::exists(&netns) {
-        netns::inside(&netns, || run_command(command, HUGEPAGES_TIMEOUT))
+        netns::inside(&netns, || run_to_end(command, HUGEPAGES_TIMEOUT))
     } else {
-        run_command(command, HUGEPAGES_TIMEOUT)
+        run_to_end(command, HUGEPAGES_TIMEOUT)
     }
 }
 

@@ -38,6 +38,12 @@ impl ProcessId {
         Self::of(self.pid) == Some(self)
     }
 
+    /// If it executes a program of this name.
+    pub fn runs(self, program: &str) -> bool {
+        let executed = std::fs::read_link(format!("/proc/{}/exe", self.pid));
+        executed.is_ok_and(|path| path.file_name().is_some_and(|name| name == program))
+    }
+
     /// A handle that stays with this process even if its number is used again; `None` if it is gone.
     pub fn pidfd(self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;

@@ -94,10 +94,14 @@ pub fn start_echo(lab: &Lab, host: Host) -> Result<Process> {
 pub fn start_mariadb(lab: &Lab, host: Host) -> Result<Process> {
     let dir = lab.host_dir(host);
     let data = dir.join("mariadb");
+    // Of its own: a starting MariaDB removes the temporary tables of others that it finds.
+    let temporary = dir.join("tmp");
+    std::fs::create_dir_all(&temporary)?;
     let mut install = Command::new(program("mariadb-install-db")?);
     // By force: it would refuse on a machine that cannot look up its own name.
     install.args(["--no-defaults", "--force", "--user=root", "--skip-name-resolve", "--skip-test-db"]);
     install.arg("--auth-root-authentication-method=normal").arg(option("--datadir", &data));
+    install.env("TMPDIR", &temporary);
     // Inside the namespace, where `down` finds what this starts.
     netns::inside(&lab.netns(host), || run_command(install, Duration::from_secs(90)))
         .context("making MariaDB's data directory")?;
@@ -110,6 +114,7 @@ pub fn start_mariadb(lab: &Lab, host: Host) -> Result<Process> {
     )?;
     let log = dir.join("mariadb.log");
     let mut command = Command::new(program("mariadbd")?);
+    command.env("TMPDIR", &temporary);
     command.args([
         "--no-defaults",
         "--user=root",

@@ -1,7 +1,7 @@
 //! The act in which the sync secondary is killed under load, again and again.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -180,6 +180,13 @@ fn revive(stage: &Stage, narrator: &Narrator) -> Result<()> {
         }
     }
     stage.announce_only(NODE)?;
+    // A node that has just begun asks for its neighbours' link-layer addresses with the first packets, and drops these.
+    for (name, vip) in [("warm-up4", IpAddr::from(VIP4)), ("warm-up6", IpAddr::from(VIP6))] {
+        let target = SocketAddr::new(vip, HTTP_PORT).to_string();
+        let mut traffic = Traffic::start(stage, name, &["http", "--target", &target, "--connections", "10"])?;
+        traffic.wait_ready()?;
+        traffic.end::<http::Report>(END_TIMEOUT)?;
+    }
     narrator.say("n1 is started again and gets all traffic; n2 only listens to it");
     Ok(())
 }

@@ -195,13 +195,13 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Gives a flow another client port, if it has sent enough from its own and has all answers.
+    /// Gives a flow another client port, if it has sent enough from its own and waits for no answer any more.
     fn renew_if_due(&mut self, index: usize) -> Result<()> {
         let flow = &mut self.flows[index];
         // Each flow counts from another number, so that new sessions come evenly.
         let due =
             (flow.next + index as u64).checked_rem(self.arguments.renew_after) == Some(0) && flow.next > 0;
-        if due && flow.open.is_empty() {
+        if due && flow.open.values().all(|asked| asked.elapsed() > LINGER) {
             self.poll.registry().deregister(&mut flow.socket)?;
             flow.socket = open(self.arguments.target, &self.poll, index)?;
             flow.instances.clear();
