@@ -18,9 +18,7 @@ use baton_common::runtime::ProcessLock;
 use baton_common::service::{Services, Tally};
 use baton_common::steering::SteeringPlan;
 use baton_common::time::Millis;
-use dpdk::SharedConfig;
-use dpdk::{Consumer, Producer, mbuf_ring};
-use dpdk::{Eal, EalOptions, ProcessType};
+use dpdk::{Consumer, Eal, EalOptions, ProcessType, Producer, SharedConfig, mbuf_ring};
 
 use crate::lock;
 use crate::memory::{self, WorkerMemory};

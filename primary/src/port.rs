@@ -6,11 +6,10 @@ use baton_common::flow::HashKey;
 use baton_common::id::WorkerId;
 use baton_common::pipeline::BURST_MAX;
 use baton_common::steering::{ClientSpread, SteeringBackend, SteeringPlan};
-use dpdk::{Burst, Eal, RxQueue, TxQueue};
-use dpdk::{Device, Port, PortConfig, RxQueueConfig};
-use dpdk::{FlowAction, FlowMatch, FlowRules};
-use dpdk::{Mempool, PoolConfig, PoolOps};
-use dpdk::{SteeringTarget, TapSteering};
+use dpdk::{
+    Burst, Device, Eal, FlowAction, FlowMatch, FlowRules, Mempool, PoolConfig, PoolOps, Port, PortConfig,
+    RxQueue, RxQueueConfig, SteeringTarget, TapSteering, TxQueue,
+};
 
 /// DPDK's driver of tap devices.
 const TAP_DRIVER: &str = "net_tap";
@@ -112,9 +111,7 @@ impl Wire {
             refusals.join("; ")
         )
     }
-}
 
-impl Wire {
     /// Takes the queues of the first `workers` workers, without what is in them.
     ///
     /// The port runs before its steering is in force, and until then brings packets to any queue. A worker would take such

@@ -9,8 +9,7 @@ use anyhow::Context;
 use baton_common::counter::{Counter, CounterBlock};
 use baton_common::pipeline::{BURST_MAX, DropReason};
 use baton_common::punt::PuntTap;
-use dpdk::Mempool;
-use dpdk::{Consumer, Producer};
+use dpdk::{Consumer, Mempool, Producer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::pulse::Pulse;

@@ -8,11 +8,7 @@ use baton_common::packet::ethernet;
 use baton_common::pipeline::{BURST_MAX, DropReason, Pipeline, Verdict};
 use baton_common::shm::ring;
 use baton_common::time::Millis;
-use dpdk::Burst;
-use dpdk::Mbuf;
-use dpdk::Mempool;
-use dpdk::{Consumer, Producer};
-use dpdk::{RxQueue, TxQueue};
+use dpdk::{Burst, Consumer, Mbuf, Mempool, Producer, RxQueue, TxQueue};
 
 use crate::pulse::Pulse;
 
