@@ -75,6 +75,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         signal_hook::flag::register(signal, stop.clone()).context("catching signals")?;
     }
     let node = Node::start(config.clone())?;
+    node.wait_for_neighbours();
     sd_notify::notify(false, &[NotifyState::Ready]).context("telling the service manager")?;
     tracing::info!(node = config.node.id.0, workers = config.workers.len(), "forwarding");
     watch(&node, &stop);

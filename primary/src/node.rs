@@ -1,7 +1,9 @@
 //! The running node: every thread of the primary, started in order and stopped in order.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use baton_common::config::Config;
@@ -10,7 +12,7 @@ use baton_common::counter::CounterFile;
 use baton_common::flow::Address;
 use baton_common::id::WorkerId;
 use baton_common::idle::Backoff;
-use baton_common::neighbour::NeighbourReader;
+use baton_common::neighbour::{NeighbourReader, Resolution};
 use baton_common::netlink::{Mirror, MirrorOptions};
 use baton_common::pipeline::{Parts, Pipeline};
 use baton_common::punt::PuntTap;
@@ -32,6 +34,11 @@ use crate::worker::{Rings, Worker};
 /// Slots of each ring between threads: more than a burst from everyone, less than what would only add delay.
 const RING_SLOTS: u32 = 1024;
 
+/// Longest time that the primary waits for its next hops before it says that it is ready.
+const NEIGHBOURS_WAIT: Duration = Duration::from_secs(3);
+
+const NEIGHBOURS_POLL: Duration = Duration::from_millis(5);
+
 /// The running node.
 pub struct Node {
     eal: Eal,
@@ -40,7 +47,7 @@ pub struct Node {
     punt: JoinHandle<()>,
     supervisor: Arc<Supervisor>,
     _server: Server,
-    _mirror: Mirror,
+    mirror: Mirror,
     _wire: Wire,
     _lock: ProcessLock,
 }
@@ -86,10 +93,30 @@ impl Node {
             punt: started.punt,
             supervisor,
             _server: server,
-            _mirror: mirror,
+            mirror,
             _wire: wire,
             _lock: lock,
         })
+    }
+
+    /// Waits until the next hops of all real servers and of the default routes are known, so that the first packets need not
+    /// be dropped for want of them. One that does not answer holds nothing up for longer than `NEIGHBOURS_WAIT`.
+    pub fn wait_for_neighbours(&self) {
+        let mut neighbours = NeighbourReader::new(self.mirror.neighbours());
+        let defaults = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+        let real_servers = self.config.services.iter().flat_map(real_servers);
+        let mut unknown: Vec<Address> = real_servers.chain(defaults.map(Address::from)).collect();
+        let deadline = Instant::now() + NEIGHBOURS_WAIT;
+        loop {
+            unknown.retain(|&address| matches!(neighbours.resolve(address), Resolution::Unresolved { .. }));
+            if unknown.is_empty() || Instant::now() >= deadline {
+                break;
+            }
+            std::thread::sleep(NEIGHBOURS_POLL);
+        }
+        if !unknown.is_empty() {
+            tracing::warn!(count = unknown.len(), "next hops that do not answer yet");
+        }
     }
 
     /// The secondaries' supervisor.
