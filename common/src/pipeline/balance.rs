@@ -39,8 +39,8 @@ impl Pipeline {
             Some(found) if !tcp::reopens(found.session.state, flow.tcp_flags) => {
                 self.forward(now, flow, frame, found)
             }
-            Some(Found { home: Home::Local, index, session, .. }) => {
-                self.end(index, &session);
+            Some(Found { home: Home::Local, index, .. }) => {
+                self.end(index);
                 self.open(now, flow, hash, frame)
             }
             Some(_) => self.open(now, flow, hash, frame),
@@ -213,18 +213,16 @@ impl Pipeline {
         let deadline =
             |session: &Session| session.last_seen + u64::from(tcp::timeout_ms(session.state, &timeouts));
         let mut budget = SWEEP_SLOTS;
-        while let Some((index, session)) =
+        while let Some((index, _)) =
             self.sweep.next_expired(now, &mut self.parts.local, &mut budget, deadline)
         {
-            self.end(index, &session);
+            self.end(index);
         }
     }
 
-    /// Removes a session, and tells the peers unless its end was told before.
-    fn end(&mut self, index: RecordIndex, session: &Session) {
-        if session.last_sent != Millis(0) && !tcp::is_closed(session.state) {
-            self.report(session.last_seen, EventKind::Delete, index, session);
-        }
+    /// Removes a session that has ended. Its close was told when it was seen; of an idle one nothing is told: it may live on
+    /// another node by now, and where it does not, it ages just as here.
+    fn end(&mut self, index: RecordIndex) {
         self.parts.local.remove(index);
         self.count(Counter::SessionsExpired);
     }

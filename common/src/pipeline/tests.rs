@@ -262,7 +262,7 @@ fn a_session_in_use_is_refreshed_when_half_its_timeout_is_over() {
 }
 
 #[test]
-fn an_idle_session_expires_and_its_peers_are_told() {
+fn an_idle_session_expires_and_nothing_is_told_of_it() {
     let mut bench = Bench::new();
     bench.connect(START);
     bench.events();
@@ -271,7 +271,7 @@ fn an_idle_session_expires_and_its_peers_are_told() {
     assert_eq!(bench.counters.value(Counter::SessionsExpired), 0);
     bench.age(START + timeout);
     assert_eq!(bench.counters.value(Counter::SessionsExpired), 1);
-    assert_eq!(bench.events(), [(EventKind::Delete, SessionState::TcpEstablished)]);
+    assert_eq!(bench.events(), [], "another node may carry it by now");
     assert_eq!(
         bench.pass(START + timeout, &from_client(TcpFlags::ACK)).0,
         Verdict::Drop(DropReason::NoSession)
