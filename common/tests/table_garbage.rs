@@ -138,7 +138,8 @@ proptest! {
         prop_assert_eq!((successor.len(), successor.free_slots()), (0, CAPACITY));
         successor.reset_dead_readers();
         for number in 0..CAPACITY as u16 {
-            prop_assert!(successor.insert(&session(number)).is_ok());
+            let inserted = successor.insert(&session(number));
+            prop_assert!(inserted.is_ok(), "{}: {:?}", number, inserted);
         }
     }
 }

@@ -146,11 +146,10 @@ impl SharedAddresses {
         if used.sessions != 0 {
             return false;
         }
-        let next = used.unused_since + 1;
-        if readers.epoch() < next {
+        if readers.epoch() == used.unused_since {
             readers.advance();
         }
-        readers.have_passed(next)
+        readers.have_passed(used.unused_since.wrapping_add(1).max(1))
     }
 }
 

@@ -115,18 +115,11 @@ impl TableWriter {
         };
         let Some(record) = self.table.slab.record(number) else { return Err(InsertError::Full) };
 
-        Intent::Insert(RecordIndex(number)).declare(&self.table);
         record::fill(record, session, numbers);
-        let [client, server] = candidates;
-        let both = self.table.index.put(client, number) && self.table.index.put(server, number);
-        if both {
-            record::publish(record, session.state);
-        } else {
-            // Both keys wanted the one slot that was left.
-            self.table.index.remove(client, number);
-        }
-        Intent::done(&self.table);
-
+        // Both keys may want the one slot that was left.
+        let both = self.put_both(record, session.state, candidates, number)
+            || self.move_one(candidates[1].buckets)
+                && self.put_both(record, session.state, candidates, number);
         if !both {
             self.release_addresses(numbers);
             self.slots.release(&self.table.readers, number);
@@ -135,6 +128,26 @@ impl TableWriter {
         self.live[number as usize / 64] |= 1 << (number % 64);
         self.set_sessions(self.sessions + 1);
         Ok(RecordIndex(number))
+    }
+
+    /// Lets both keys lead to a filled record and publishes it. `false` if there is no room; nothing has changed then.
+    #[inline]
+    fn put_both(
+        &self,
+        record: &Record,
+        state: SessionState,
+        [client, server]: &[Candidates; 2],
+        number: u32,
+    ) -> bool {
+        Intent::Insert(RecordIndex(number)).declare(&self.table);
+        let both = self.table.index.put(client, number) && self.table.index.put(server, number);
+        if both {
+            record::publish(record, state);
+        } else {
+            self.table.index.remove(client, number);
+        }
+        Intent::done(&self.table);
+        both
     }
 
     /// Removes the session in a record; `false` if there is none.
