@@ -144,8 +144,7 @@ impl<'a> Check<'a> {
             let bucket = self.table.index.bucket(number);
             if bucket.is_odd() {
                 self.recovery.odd_buckets += 1;
-                bucket.begin_change();
-                bucket.end_change();
+                bucket.mend();
             }
             self.entries += bucket.load() as u64;
         }
