@@ -14,10 +14,9 @@
 //! Word 6 makes the session appear under both its keys at once, and vanish at once. Its life is another one each time that
 //! the record is filled: who finds the same life before and after copying a record has copied one session.
 
-use std::sync::atomic::{Ordering, fence};
-
 use crate::flow::{Endpoint, FlowKey, Protocol, address_from_words, address_words};
 use crate::id::{Generation, NodeId};
+use crate::shm::atomic::{Ordering, fence};
 use crate::shm::slab::{RECORD_WORDS, Record};
 use crate::time::Millis;
 
