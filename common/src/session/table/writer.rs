@@ -2,7 +2,6 @@
 
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use thiserror::Error;
 
@@ -14,6 +13,7 @@ use crate::id::{Generation, NodeId, RecordIndex};
 use crate::session::addresses::SharedAddresses;
 use crate::session::record::AddressNumbers;
 use crate::session::{Direction, Session, SessionState, record};
+use crate::shm::atomic::Ordering;
 use crate::shm::bucket::{BUCKET_SLOTS, Found};
 use crate::shm::header::FileKind;
 use crate::shm::index::{Candidates, Place};
