@@ -128,7 +128,7 @@ fn messages_say_what_was_found_expected_and_what_to_do() {
     let message = HeaderError::LayoutVersion { found: 7 }.to_string();
     assert_eq!(
         message,
-        "layout version 7, this build needs 1: stop both services, then run `baton-hugepages apply`"
+        "layout version 7, this build needs 2: stop both services, then run `baton-hugepages apply`"
     );
     let message = HeaderError::Kind { found: 2, expected: FileKind::LocalTable }.to_string();
     assert!(message.starts_with("file kind 2 (remote), expected 1 (local): "), "{message}");
@@ -170,7 +170,7 @@ fn nothing_outside_the_file_can_be_reached() {
             "{offset}"
         );
     }
-    assert!(matches!(region.at::<Record>(64), Err(RegionError::Bounds { .. })));
+    assert!(matches!(region.at::<Record>(8192), Err(RegionError::Bounds { .. })));
     assert_eq!(region.slice::<AtomicU32>(8192, 0).unwrap().len(), 0);
 }
 

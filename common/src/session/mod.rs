@@ -1,5 +1,6 @@
 //! Sessions: one balanced connection each, its state, its record in shared memory, and the tables of them.
 
+pub mod addresses;
 pub mod expiry;
 pub mod local_ports;
 pub mod record;

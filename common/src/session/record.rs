@@ -1,90 +1,157 @@
-//! The record: a session as sixteen words of shared memory.
+//! The record: a session as eight words of shared memory, one cache line.
 //!
 //! ```text
-//! word  0  1   client address, network byte order      ┐
-//!       2  3   virtual address                         │
-//!       4  5   local address                           │ written before the record is
-//!       6  7   real server's address                   │ published, then never changed
-//!       8      ports: client | vip | local | server    │
-//!       9      protocol                                ┘
-//!      10      last seen, milliseconds                 ┐
-//!      11      owner << 32 | generation                │ single atomics,
-//!      12      state; zero once the session is removed │ written in place
-//!      13      last sent, milliseconds                 ┘
-//!      14 15   zero
+//! word  0  1   client address, network byte order                            ┐
+//!       2      ports: client | vip | local | server, client lowest           │ written while the record
+//!       3      numbers of the virtual, the local and the real server's       │ is not in use, then
+//!              address, 16 bits each, the virtual one lowest; protocol << 48 ┘ never changed
+//!       4      last seen, milliseconds                                       ┐
+//!       5      owner << 32 | generation                                      │ single atomics,
+//!       6      life << 16 | state; state zero: not in use                    │ written in place
+//!       7      last sent, milliseconds                                       ┘
 //! ```
+//!
+//! Word 6 makes the session appear under both its keys at once, and vanish at once. Its life is another one each time that
+//! the record is filled: who finds the same life before and after copying a record has copied one session.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use crate::flow::{Endpoint, FlowKey, Protocol, address_from_words, address_words};
 use crate::id::{Generation, NodeId};
 use crate::shm::slab::{RECORD_WORDS, Record};
 use crate::time::Millis;
 
+use super::addresses::Addresses;
 use super::{Direction, Session, SessionState};
 
 const CLIENT: usize = 0;
-const VIP: usize = 2;
-const LOCAL: usize = 4;
-const SERVER: usize = 6;
-const PORTS: usize = 8;
-const PROTOCOL: usize = 9;
-const LAST_SEEN: usize = 10;
-const OWNER: usize = 11;
-const STATE: usize = 12;
-const LAST_SENT: usize = 13;
+const PORTS: usize = 2;
+const SHARED: usize = 3;
+const LAST_SEEN: usize = 4;
+const OWNER: usize = 5;
+const STATE: usize = 6;
+const LAST_SENT: usize = 7;
 
-/// What the state word holds in a record that is not in use.
+const STATE_MASK: u64 = 0xff;
+const LIFE_SHIFT: u32 = 16;
+
+/// What the state is in a record that is not in use.
 const NO_STATE: u64 = 0;
 
-/// A session as the words of its record.
-#[inline]
-pub fn encode(session: &Session) -> [u64; RECORD_WORDS] {
-    let [client0, client1] = address_words(session.client.address);
-    let [vip0, vip1] = address_words(session.vip.address);
-    let [local0, local1] = address_words(session.local.address);
-    let [server0, server1] = address_words(session.server.address);
-    let ports = [session.client.port, session.vip.port, session.local.port, session.server.port];
-    let ports = ports.iter().rev().fold(0, |word, port| word << 16 | u64::from(*port));
-    [
-        client0,
-        client1,
-        vip0,
-        vip1,
-        local0,
-        local1,
-        server0,
-        server1,
-        ports,
-        session.protocol as u64,
-        session.last_seen.0,
-        owner_word(session.owner, session.generation),
-        session.state as u64,
-        session.last_sent.0,
-        0,
-        0,
-    ]
+/// Times that a change of state is tried while others change it too.
+const STATE_ATTEMPTS: u32 = 8;
+
+/// The numbers that stand for a session's shared addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressNumbers {
+    /// The virtual address.
+    pub vip: u16,
+    /// The local address.
+    pub local: u16,
+    /// The real server's address.
+    pub server: u16,
 }
 
-/// The session that these words are; `None` if they are none: a number that means nothing, or a record not in use.
-#[inline]
-pub fn decode(words: &[u64; RECORD_WORDS]) -> Option<Session> {
-    let endpoint = |address: usize, port: usize| Endpoint {
-        address: address_from_words([words[address], words[address + 1]]),
-        port: (words[PORTS] >> (16 * port)) as u16,
-    };
-    let state = u8::try_from(words[STATE]).ok().and_then(SessionState::from_number)?;
-    let protocol = u8::try_from(words[PROTOCOL]).ok().and_then(Protocol::from_number)?;
-    let owner = NodeId(u16::try_from(words[OWNER] >> 32).ok()?);
-    if words[14] != 0 || words[15] != 0 {
-        return None;
+impl AddressNumbers {
+    /// The numbers in a record's words.
+    #[inline]
+    pub fn of(words: &[u64; RECORD_WORDS]) -> AddressNumbers {
+        let word = words[SHARED];
+        AddressNumbers { vip: word as u16, local: (word >> 16) as u16, server: (word >> 32) as u16 }
     }
+}
+
+/// Fills a record that stands in no bucket. It is not in use before [`publish`].
+#[inline]
+pub fn fill(record: &Record, session: &Session, numbers: AddressNumbers) {
+    let life = (record.word(STATE).load(Ordering::Relaxed) >> LIFE_SHIFT).wrapping_add(1);
+    let [client0, client1] = address_words(session.client.address);
+    let ports = [session.server.port, session.local.port, session.vip.port, session.client.port];
+    let shared = [session.protocol as u64, numbers.server.into(), numbers.local.into(), numbers.vip.into()];
+    record.write(&[
+        client0,
+        client1,
+        ports.iter().fold(0, |word, port| word << 16 | u64::from(*port)),
+        shared.iter().fold(0, |word, number| word << 16 | number),
+        session.last_seen.0,
+        owner_word(session.owner, session.generation),
+        life << LIFE_SHIFT | NO_STATE,
+        session.last_sent.0,
+    ]);
+}
+
+/// Structural writer only: puts a record that was filled and stands under both its keys in use.
+#[inline]
+pub fn publish(record: &Record, state: SessionState) {
+    let word = record.word(STATE);
+    let life = word.load(Ordering::Relaxed) & !STATE_MASK;
+    // SYNC record-published: pairs with the acquire load of `read`.
+    word.store(life | state as u64, Ordering::Release);
+}
+
+/// Structural writer only: takes a record out of use, before its entries go.
+#[inline]
+pub fn retire(record: &Record) {
+    let word = record.word(STATE);
+    word.store(word.load(Ordering::Relaxed) & !STATE_MASK | NO_STATE, Ordering::Relaxed);
+}
+
+/// A copy of a record that is in use. Whether it stayed the same session's meanwhile is for the caller to know, from the
+/// bucket that led here or from being registered; or see [`read_alone`].
+#[inline]
+pub fn read(record: &Record) -> Option<[u64; RECORD_WORDS]> {
+    // SYNC record-published: pairs with the release store of `publish`.
+    let state = record.word(STATE).load(Ordering::Acquire);
+    (state & STATE_MASK != NO_STATE).then(|| record.copy())
+}
+
+/// What `examine` makes of a copy of a record, for who was led here by no bucket: `Ok(None)` if the record is not in use,
+/// `Err` if it was used for another session meanwhile.
+#[inline]
+pub fn read_alone<T>(
+    record: &Record,
+    examine: impl FnOnce(&[u64; RECORD_WORDS]) -> T,
+) -> Result<Option<T>, Reused> {
+    let Some(words) = read(record) else { return Ok(None) };
+    let examined = examine(&words);
+    // SYNC record-reused: pairs with the release fences of `Record::write` and of the shared addresses.
+    fence(Ordering::Acquire);
+    let after = record.word(STATE).load(Ordering::Relaxed);
+    if after >> LIFE_SHIFT == words[STATE] >> LIFE_SHIFT && after & STATE_MASK != NO_STATE {
+        Ok(Some(examined))
+    } else {
+        Err(Reused)
+    }
+}
+
+/// A record became another session's, or none's, while it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reused;
+
+/// Whether the record is in use.
+#[inline]
+pub fn is_in_use(record: &Record) -> bool {
+    record.word(STATE).load(Ordering::Relaxed) & STATE_MASK != NO_STATE
+}
+
+/// The session that these words are; `None` if they are none: a number that means nothing.
+#[inline]
+pub fn decode(words: &[u64; RECORD_WORDS], addresses: &Addresses) -> Option<Session> {
+    let state = SessionState::from_number((words[STATE] & STATE_MASK) as u8)?;
+    let owner = NodeId(u16::try_from(words[OWNER] >> 32).ok()?);
+    let protocol = u8::try_from(words[SHARED] >> 48).ok().and_then(Protocol::from_number)?;
+    let numbers = AddressNumbers::of(words);
+    let shared =
+        |number, port| Some(Endpoint { address: addresses.address(number)?, port: port_of(words, port) });
     Some(Session {
         protocol,
-        client: endpoint(CLIENT, 0),
-        vip: endpoint(VIP, 1),
-        local: endpoint(LOCAL, 2),
-        server: endpoint(SERVER, 3),
+        client: Endpoint {
+            address: address_from_words([words[CLIENT], words[CLIENT + 1]]),
+            port: port_of(words, 0),
+        },
+        vip: shared(numbers.vip, 1)?,
+        local: shared(numbers.local, 2)?,
+        server: shared(numbers.server, 3)?,
         owner,
         generation: Generation(words[OWNER] as u32),
         state,
@@ -93,49 +160,34 @@ pub fn decode(words: &[u64; RECORD_WORDS]) -> Option<Session> {
     })
 }
 
-/// The client-side and the server-side key of the session that these words are, whatever the words that change in place
-/// say; `None` if the protocol is none.
-pub fn keys(words: &[u64; RECORD_WORDS]) -> Option<[FlowKey; 2]> {
+/// The client-side and the server-side key of the session that these words are or were, whatever the words that change in
+/// place say; `None` if a number means nothing.
+pub fn keys(words: &[u64; RECORD_WORDS], addresses: &Addresses) -> Option<[FlowKey; 2]> {
     let mut immutable = *words;
     immutable[OWNER] = 0;
     immutable[STATE] = SessionState::UdpOneWay as u64;
-    (immutable[14], immutable[15]) = (0, 0);
-    decode(&immutable).map(|session| [session.client_key(), session.server_key()])
+    decode(&immutable, addresses).map(|session| [session.client_key(), session.server_key()])
 }
 
 /// Which way a packet with a key of these words ([`FlowKey::words`]) goes through the session of this record, if it is one
 /// of that session's packets.
 #[inline]
-pub fn direction_of(words: &[u64; RECORD_WORDS], key: &[u64; 5]) -> Option<Direction> {
-    let [s0, s1, d0, d1, ports] = *key;
-    let (source_port, destination_port, protocol) = (ports >> 32, (ports >> 16) & 0xffff, ports & 0xffff);
-    if words[PROTOCOL] != protocol {
+pub fn direction_of(words: &[u64; RECORD_WORDS], key: &[u64; 5], addresses: &Addresses) -> Option<Direction> {
+    let [s0, s1, d0, d1, key_ports] = *key;
+    let (source_port, destination_port, protocol) =
+        (key_ports >> 32, (key_ports >> 16) & 0xffff, key_ports & 0xffff);
+    if words[SHARED] >> 48 != protocol {
         return None;
     }
-    let to_vip = source_port | destination_port << 16;
-    let to_local = destination_port | source_port << 16;
-    if words[..LOCAL] == [s0, s1, d0, d1] && words[PORTS] & 0xffff_ffff == to_vip {
+    let numbers = AddressNumbers::of(words);
+    let is = |number, address| addresses.words(number) == Some(address);
+    let (to_vip, to_local) = (source_port | destination_port << 16, destination_port | source_port << 16);
+    if words[PORTS] & 0xffff_ffff == to_vip && words[..PORTS] == [s0, s1] && is(numbers.vip, [d0, d1]) {
         return Some(Direction::Inbound);
     }
-    (words[LOCAL..PORTS] == [d0, d1, s0, s1] && words[PORTS] >> 32 == to_local).then_some(Direction::Outbound)
-}
-
-/// Whether these words are of a record that is not in use.
-#[inline]
-pub fn is_vacant(words: &[u64; RECORD_WORDS]) -> bool {
-    words[STATE] == NO_STATE
-}
-
-/// Whether the record is not in use.
-#[inline]
-pub fn is_marked_vacant(record: &Record) -> bool {
-    record.word(STATE).load(Ordering::Relaxed) == NO_STATE
-}
-
-/// Structural writer only: marks a record that stands in no bucket as not in use, so that scans pass it by.
-#[inline]
-pub fn mark_vacant(record: &Record) {
-    record.word(STATE).store(NO_STATE, Ordering::Relaxed);
+    let matches =
+        words[PORTS] >> 32 == to_local && is(numbers.server, [s0, s1]) && is(numbers.local, [d0, d1]);
+    matches.then_some(Direction::Outbound)
 }
 
 /// Notes that a packet was seen.
@@ -148,10 +200,21 @@ pub fn touch(record: &Record, now: Millis) {
     }
 }
 
-/// Changes where the session stands.
+/// Changes where the session stands. Does nothing to a record that is not in use.
 #[inline]
 pub fn set_state(record: &Record, state: SessionState) {
-    record.word(STATE).store(state as u64, Ordering::Relaxed);
+    let word = record.word(STATE);
+    for _ in 0..STATE_ATTEMPTS {
+        let found = word.load(Ordering::Relaxed);
+        if found & STATE_MASK == NO_STATE {
+            return;
+        }
+        let changed = found & !STATE_MASK | state as u64;
+        // Another process may take the record out of use right now, which must not be undone.
+        if word.compare_exchange(found, changed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            return;
+        }
+    }
 }
 
 /// Changes who reports the session, and the generation with it.
@@ -166,6 +229,11 @@ pub fn set_last_sent(record: &Record, now: Millis) {
     record.word(LAST_SENT).store(now.0, Ordering::Relaxed);
 }
 
+#[inline]
+fn port_of(words: &[u64; RECORD_WORDS], port: usize) -> u16 {
+    (words[PORTS] >> (16 * port)) as u16
+}
+
 fn owner_word(owner: NodeId, generation: Generation) -> u64 {
     u64::from(owner.0) << 32 | u64::from(generation.0)
 }
@@ -174,6 +242,40 @@ fn owner_word(owner: NodeId, generation: Generation) -> u64 {
 mod tests {
     use super::*;
     use crate::flow::Address;
+    use crate::session::addresses::SharedAddresses;
+    use crate::shm::header::{FileKind, FileSpec, HEADER_BYTES};
+    use crate::shm::readers::Readers;
+    use crate::shm::region::Region;
+    use std::sync::Arc;
+    use zerocopy::FromZeros;
+
+    /// A record that holds [`session`], the addresses that it names, and the directory that they lie in.
+    struct Fixture {
+        record: Record,
+        addresses: Addresses,
+        _directory: tempfile::TempDir,
+    }
+
+    fn fixture() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("addresses");
+        let spec = FileSpec { kind: FileKind::RemoteTable, geometry: [0; 4], bytes: HEADER_BYTES + 4 * 4096 };
+        Region::create(&path, &spec).unwrap();
+        let region: Arc<Region> = Region::open(&path, FileKind::RemoteTable).unwrap();
+        let readers = Readers::new(&region, HEADER_BYTES, HEADER_BYTES + 4096).unwrap();
+        let addresses = Addresses::new(&region, HEADER_BYTES + 2 * 4096, 256).unwrap();
+        let mut shared = SharedAddresses::new(&addresses, &readers);
+        let mut number = |endpoint: Endpoint| shared.acquire(&addresses, &readers, endpoint.address).unwrap();
+        let session = session();
+        let numbers = AddressNumbers {
+            vip: number(session.vip),
+            local: number(session.local),
+            server: number(session.server),
+        };
+        let record = Record::new_zeroed();
+        fill(&record, &session, numbers);
+        Fixture { record, addresses, _directory: directory }
+    }
 
     fn session() -> Session {
         let endpoint = |last: u8, port| Endpoint { address: Address::v4([10, 0, 0, last]), port };
@@ -192,58 +294,97 @@ mod tests {
     }
 
     #[test]
-    fn a_session_comes_back_as_it_was() {
-        assert_eq!(decode(&encode(&session())), Some(session()));
+    fn a_session_comes_back_as_it_was_once_it_is_published() {
+        let Fixture { record, addresses, .. } = fixture();
+        assert_eq!(read(&record), None);
+        publish(&record, session().state);
+        assert_eq!(decode(&read(&record).unwrap(), &addresses), Some(session()));
+        retire(&record);
+        assert_eq!((read(&record), is_in_use(&record)), (None, false));
     }
 
     #[test]
     fn words_stand_where_the_layout_says() {
-        let words = encode(&session());
+        let Fixture { record, addresses, .. } = fixture();
+        publish(&record, session().state);
+        let words = record.copy();
         assert_eq!(words[0].to_ne_bytes(), [0; 8]);
         assert_eq!(words[1].to_ne_bytes(), [0, 0, 0xff, 0xff, 10, 0, 0, 1]);
-        assert_eq!(words[8], 0xfffe_0506_0304_0102);
-        assert_eq!(words[9], 17);
-        assert_eq!(words[11], 0xabcd_ffff_ffff);
-        assert_eq!(words[12], 2);
+        assert_eq!(words[2], 0xfffe_0506_0304_0102);
+        assert_eq!(words[3] >> 48, 17);
+        assert_eq!(addresses.address(words[3] as u16), Some(session().vip.address));
+        assert_eq!(addresses.address((words[3] >> 16) as u16), Some(session().local.address));
+        assert_eq!(addresses.address((words[3] >> 32) as u16), Some(session().server.address));
+        assert_eq!(words[5], 0xabcd_ffff_ffff);
+        assert_eq!(words[6], 1 << 16 | 2);
+        assert_eq!(words[7], 7);
     }
 
     #[test]
     fn numbers_that_mean_nothing_are_no_session() {
-        for (word, value) in [(STATE, 0), (STATE, 3), (STATE, 0x102), (PROTOCOL, 1), (PROTOCOL, 0x111)] {
-            let mut words = encode(&session());
+        let Fixture { record, addresses, .. } = fixture();
+        publish(&record, session().state);
+        let good = record.copy();
+        let wrong_protocol = good[SHARED] & 0xffff_ffff_ffff | 0x111 << 48;
+        let wrong_number = good[SHARED] | 0xff00;
+        for (word, value) in
+            [(STATE, 0), (STATE, 3), (OWNER, 1 << 48), (SHARED, wrong_protocol), (SHARED, wrong_number)]
+        {
+            let mut words = good;
             words[word] = value;
-            assert_eq!(decode(&words), None, "word {word} is {value}");
-        }
-        for (word, value) in [(OWNER, 1 << 48), (14, 1), (15, 1 << 63)] {
-            let mut words = encode(&session());
-            words[word] = value;
-            assert_eq!(decode(&words), None, "word {word} is {value}");
+            assert_eq!(decode(&words, &addresses), None, "word {word} is {value:x}");
         }
     }
 
     #[test]
     fn a_record_matches_its_own_two_keys_only() {
+        let Fixture { record, addresses, .. } = fixture();
+        let words = record.copy();
         let session = session();
-        let words = encode(&session);
         let (client, server) = (session.client_key(), session.server_key());
-        assert_eq!(keys(&words), Some([client, server]));
-        assert_eq!(direction_of(&words, &client.words()), Some(Direction::Inbound));
-        assert_eq!(direction_of(&words, &server.words()), Some(Direction::Outbound));
+        assert_eq!(keys(&words, &addresses), Some([client, server]));
+        let direction = |key: &FlowKey| direction_of(&words, &key.words(), &addresses);
+        assert_eq!(direction(&client), Some(Direction::Inbound));
+        assert_eq!(direction(&server), Some(Direction::Outbound));
         let reversed = |key: FlowKey| FlowKey { source: key.destination, destination: key.source, ..key };
+        let elsewhere = Endpoint { address: Address::v4([10, 9, 9, 9]), port: client.destination.port };
         for key in [
             reversed(client),
             reversed(server),
             FlowKey { protocol: Protocol::Tcp, ..client },
             FlowKey { source: Endpoint { port: 1, ..client.source }, ..client },
             FlowKey { destination: Endpoint { port: 1, ..server.destination }, ..server },
+            FlowKey { destination: elsewhere, ..client },
+            FlowKey { source: Endpoint { port: client.source.port, ..elsewhere }, ..client },
         ] {
-            assert_eq!(direction_of(&words, &key.words()), None, "{key:?}");
+            assert_eq!(direction(&key), None, "{key:?}");
         }
     }
 
     #[test]
-    fn an_unused_record_is_vacant_and_no_session() {
-        assert!(is_vacant(&[0; RECORD_WORDS]));
-        assert_eq!(decode(&[0; RECORD_WORDS]), None);
+    fn a_change_of_state_brings_no_record_back_into_use() {
+        let Fixture { record, .. } = fixture();
+        publish(&record, SessionState::UdpOneWay);
+        set_state(&record, SessionState::UdpTwoWay);
+        assert_eq!(record.copy()[STATE], 1 << LIFE_SHIFT | 2);
+        retire(&record);
+        set_state(&record, SessionState::UdpTwoWay);
+        assert!(!is_in_use(&record));
+    }
+
+    #[test]
+    fn a_record_that_was_used_again_while_it_was_read_is_noticed() {
+        let Fixture { record, .. } = fixture();
+        publish(&record, SessionState::UdpOneWay);
+        let numbers = AddressNumbers::of(&record.copy());
+        let reused = read_alone(&record, |_| {
+            retire(&record);
+            fill(&record, &session(), numbers);
+            publish(&record, SessionState::UdpOneWay);
+        });
+        assert_eq!(reused, Err(Reused));
+        assert_eq!(read_alone(&record, |_| set_state(&record, SessionState::UdpTwoWay)), Ok(Some(())));
+        assert_eq!(read_alone(&record, |_| retire(&record)), Err(Reused));
+        assert_eq!(read_alone(&record, |_| ()), Ok(None));
     }
 }

@@ -18,7 +18,7 @@ pub const HEADER_BYTES: u64 = 4096;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"BATONSHM");
 
 /// Version of all layouts in `docs/shm-layout.md` together. Any change of any of them raises it.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Words that describe what the file holds; their meaning depends on the kind.
 pub const GEOMETRY_WORDS: usize = 4;

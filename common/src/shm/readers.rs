@@ -66,6 +66,12 @@ impl Readers {
         })
     }
 
+    /// Writer only: the epoch that began last.
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
     /// Writer only: begins a new epoch. What was unlinked before is through when [`Readers::have_passed`] says so.
     pub fn advance(&self) -> u64 {
         let epoch = self.epoch.load(Ordering::Relaxed).wrapping_add(1).max(1);

@@ -1,4 +1,4 @@
-//! The slab: records of sixteen words, found by number.
+//! The slab: records of one cache line, found by number.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -6,20 +6,20 @@ use super::index::prefetch_read;
 use super::shared::{Mapped, shared_struct};
 
 /// Words of a record.
-pub const RECORD_WORDS: usize = 16;
+pub const RECORD_WORDS: usize = 8;
 
 shared_struct! {
-    /// One record: two cache lines, only ever read and written word by word.
-    #[repr(C, align(128))]
+    /// One record: a cache line, only ever read and written word by word.
+    #[repr(C, align(64))]
     pub struct Record {
         words: [AtomicU64; RECORD_WORDS],
     }
 }
 
-const _: () = assert!(size_of::<Record>() == 128 && align_of::<Record>() == 128);
+const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 64);
 
 impl Record {
-    /// A copy of all words. Whether they belong together is for the caller to find out, from the bucket that led here.
+    /// A copy of all words. Whether they belong together is for the caller to find out.
     #[inline]
     pub fn copy(&self) -> [u64; RECORD_WORDS] {
         std::array::from_fn(|word| self.words[word].load(Ordering::Relaxed))
@@ -28,8 +28,9 @@ impl Record {
     /// Writer only: fills a record that stands in no bucket.
     #[inline]
     pub fn write(&self, words: &[u64; RECORD_WORDS]) {
-        // SYNC record-reused: pairs with the second acquire fence of `Bucket::read`. A reader without a registration that
-        // copies any of these words also sees that the bucket which led it here has changed.
+        // SYNC record-reused: pairs with the acquire fences of `Bucket::read` and `SessionTable::read_slot`. A reader without
+        // a registration that copies any of these words also sees that the bucket which led it here has changed, or that
+        // the record was not in use.
         fence(Ordering::Release);
         for (word, value) in self.words.iter().zip(words) {
             word.store(*value, Ordering::Relaxed);
@@ -74,8 +75,7 @@ impl Slab {
     #[inline]
     pub fn prefetch(&self, number: u32) {
         if let Some(record) = self.record(number) {
-            prefetch_read(&record.words[0]);
-            prefetch_read(&record.words[RECORD_WORDS / 2]);
+            prefetch_read(record);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! number read it ([`SessionTable`]), and registered readers also change single fields of sessions in place
 //! ([`TableReader`]). `docs/shm-layout.md` has the layout and what happens when any of them dies.
 
+mod batch;
 mod reader;
 mod recovery;
 mod shape;
@@ -21,11 +22,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
+use super::addresses::Addresses;
 use super::{Direction, Session, record};
 use crate::flow::{FlowHash, FlowKey, HashKey};
 use crate::id::RecordIndex;
+use crate::shm::bucket::Found;
 use crate::shm::header::{FileKind, HEADER_BYTES};
-use crate::shm::index::{Candidates, Found, Index};
+use crate::shm::index::{Candidates, Index};
 use crate::shm::readers::{ReaderError, Readers};
 use crate::shm::region::{Region, RegionError};
 use crate::shm::shared::{Mapped, shared_struct};
@@ -34,7 +37,10 @@ use crate::shm::slab::Slab;
 const CONTROL_OFFSET: u64 = HEADER_BYTES;
 const EPOCH_OFFSET: u64 = CONTROL_OFFSET + std::mem::offset_of!(Control, epoch) as u64;
 const READERS_OFFSET: u64 = CONTROL_OFFSET + 4096;
-const BUCKETS_OFFSET: u64 = READERS_OFFSET + 4096;
+const ADDRESSES_OFFSET: u64 = READERS_OFFSET + 4096;
+
+/// Times that a record which is used again and again is looked at, for who does not hold it still.
+const READ_ATTEMPTS: u32 = 4;
 
 shared_struct! {
     /// What the structural writer keeps, a page after the header. Each word has a cache line of its own.
@@ -108,6 +114,7 @@ pub struct SessionTable {
     readers: Arc<Readers>,
     index: Index,
     slab: Slab,
+    addresses: Addresses,
     key: HashKey,
     /// Whether no record that is found here is used for another session before this process says so: it is the writer, or
     /// a registered reader that is online.
@@ -138,7 +145,8 @@ impl SessionTable {
         Ok(SessionTable {
             control: Mapped::new(region, CONTROL_OFFSET)?,
             readers: Arc::new(Readers::new(region, EPOCH_OFFSET, READERS_OFFSET)?),
-            index: Index::new(Mapped::slice(region, BUCKETS_OFFSET, shape.buckets())?),
+            addresses: Addresses::new(region, ADDRESSES_OFFSET, shape.addresses())?,
+            index: Index::new(Mapped::slice(region, shape.buckets_offset(), shape.buckets())?),
             slab: Slab::new(Mapped::slice(region, shape.slab_offset(), u64::from(shape.capacity()))?),
             key: region.header().hash_key(),
             records_stay: false,
@@ -173,18 +181,16 @@ impl SessionTable {
     pub fn lookup_hashed(&self, hash: FlowHash, key: &FlowKey) -> Lookup {
         let key_words = key.words();
         let found = self.index.read(&self.index.candidates(hash.0), self.records_stay, |number| {
-            let words = self.slab.record(number)?.copy();
-            record::direction_of(&words, &key_words).map(|direction| (number, direction, words))
+            let words = record::read(self.slab.record(number)?)?;
+            let direction = record::direction_of(&words, &key_words, &self.addresses)?;
+            Some((number, direction, record::decode(&words, &self.addresses)))
         });
         match found {
-            Found::Here((number, direction, words)) => match record::decode(&words) {
-                Some(session) => Lookup::Hit { index: RecordIndex(number), direction, session },
-                // Its writer was just taking it out.
-                None if record::is_vacant(&words) => Lookup::Miss,
-                None => Lookup::Contended,
-            },
+            Found::Here((number, direction, Some(session))) => {
+                Lookup::Hit { index: RecordIndex(number), direction, session }
+            }
             Found::Absent => Lookup::Miss,
-            Found::Contended => Lookup::Contended,
+            Found::Here((_, _, None)) | Found::Contended => Lookup::Contended,
         }
     }
 
@@ -214,27 +220,17 @@ impl SessionTable {
         scanned
     }
 
-    /// What stands in a slot: a record is a session only if the index leads to it. `Here(None)` is a record whose contents
-    /// mean nothing.
+    /// What stands in a slot, whatever the index says. `Here(None)` is a record whose contents mean nothing.
     fn read_slot(&self, index: RecordIndex) -> Found<Option<Session>> {
         let Some(record) = self.slab.record(index.0) else { return Found::Absent };
-        if record::is_marked_vacant(record) {
-            return Found::Absent;
-        }
-        let Some([key, _]) = record::keys(&record.copy()) else { return Found::Here(None) };
-        let candidates = self.candidates(&key);
-        let found = self
-            .index
-            .read(&candidates, self.records_stay, |number| (number == index.0).then(|| record.copy()));
-        match found {
-            Found::Here(words) if record::is_vacant(&words) => Found::Absent,
-            // The slot may have become another session's since `key` was read.
-            Found::Here(words) => {
-                Found::Here(record::decode(&words).filter(|session| session.client_key() == key))
+        for _ in 0..READ_ATTEMPTS {
+            match record::read_alone(record, |words| record::decode(words, &self.addresses)) {
+                Ok(Some(session)) => return Found::Here(session),
+                Ok(None) => return Found::Absent,
+                Err(record::Reused) => {}
             }
-            Found::Absent => Found::Absent,
-            Found::Contended => Found::Contended,
         }
+        Found::Contended
     }
 
     /// Sessions in the table.
@@ -252,6 +248,7 @@ impl SessionTable {
         self.slab.len()
     }
 
+    #[inline]
     fn candidates(&self, key: &FlowKey) -> Candidates {
         self.index.candidates(self.hash(key).0)
     }

@@ -31,6 +31,17 @@ impl FreeSlots {
         self.free.pop()
     }
 
+    /// The slot that will be taken when `ahead` others were, if none is given back meanwhile.
+    #[inline]
+    pub(super) fn upcoming(&self, ahead: usize) -> Option<u32> {
+        self.free.len().checked_sub(ahead + 1).map(|place| self.free[place])
+    }
+
+    /// Takes back a slot that was taken and not used.
+    pub(super) fn give_back(&mut self, slot: u32) {
+        self.free.push(slot);
+    }
+
     /// Adds slots that were unlinked before this writer took over; the last one is used first.
     pub(super) fn begin(&mut self, readers: &Readers, slots: impl Iterator<Item = u32>) {
         self.freed.extend(slots);

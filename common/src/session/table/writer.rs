@@ -8,19 +8,24 @@ use thiserror::Error;
 
 use super::recovery::{Intent, Recovery, recover};
 use super::slots::FreeSlots;
-use super::{Lookup, SessionTable, TableError};
+use super::{SessionTable, TableError};
 use crate::flow::FlowKey;
 use crate::id::{Generation, NodeId, RecordIndex};
-use crate::session::{Session, SessionState, record};
+use crate::session::addresses::SharedAddresses;
+use crate::session::record::AddressNumbers;
+use crate::session::{Direction, Session, SessionState, record};
+use crate::shm::bucket::{BUCKET_SLOTS, Found};
 use crate::shm::header::FileKind;
+use crate::shm::index::{Candidates, Place};
 use crate::shm::region::Region;
 use crate::shm::slab::Record;
 use crate::time::Millis;
 
-/// Why a session was not added. Nothing has changed then.
+/// Why a session was not added. No session has changed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum InsertError {
-    /// No record is free, or none that readers are through with, or neither bucket of a key has room.
+    /// No record is free, or none that readers are through with, or neither bucket of a key has room, or the table's sessions
+    /// share too many addresses.
     #[error("the table is full")]
     Full,
     /// A session with one of its two keys is there.
@@ -30,10 +35,11 @@ pub enum InsertError {
 
 /// The structural writer of a table. It holds the file's exclusive lock for as long as it lives.
 pub struct TableWriter {
-    table: SessionTable,
+    pub(super) table: SessionTable,
     /// A bit for each slot that holds a session.
     live: Vec<u64>,
-    slots: FreeSlots,
+    pub(super) slots: FreeSlots,
+    addresses: SharedAddresses,
     sessions: u32,
     recovery: Recovery,
 }
@@ -49,14 +55,26 @@ impl TableWriter {
         let mut table = SessionTable::attach(&region)?;
         table.records_stay = true;
         table.readers.reset_dead();
+        let recovery = recover(&table);
         let mut live = vec![0; table.capacity().div_ceil(64) as usize];
-        let mut vacant = Vec::with_capacity(table.capacity() as usize);
-        let recovery =
-            recover(&table, |slot| live[slot as usize / 64] |= 1 << (slot % 64), |slot| vacant.push(slot));
+        let mut addresses = SharedAddresses::new(&table.addresses, &table.readers);
+        let mut vacant = Vec::with_capacity((table.capacity() - recovery.sessions) as usize);
+        for number in 0..table.capacity() {
+            match table.slab.record(number).and_then(record::read) {
+                Some(words) => {
+                    live[number as usize / 64] |= 1 << (number % 64);
+                    let numbers = AddressNumbers::of(&words);
+                    for shared in [numbers.vip, numbers.local, numbers.server] {
+                        addresses.acquire_number(shared);
+                    }
+                }
+                None => vacant.push(number),
+            }
+        }
         // Readers went on through the old writer's death: they may hold the number of any slot that is vacant now.
         let mut slots = FreeSlots::new(table.capacity());
         slots.begin(&table.readers, vacant.into_iter().rev());
-        Ok(TableWriter { table, live, slots, sessions: recovery.sessions, recovery })
+        Ok(TableWriter { table, live, slots, addresses, sessions: recovery.sessions, recovery })
     }
 
     /// What was found and put right when this writer took over.
@@ -68,49 +86,153 @@ impl TableWriter {
     ///
     /// # Errors
     /// The table is full, or has one of the keys.
+    #[inline]
     pub fn insert(&mut self, session: &Session) -> Result<RecordIndex, InsertError> {
-        let keys = [session.client_key(), session.server_key()];
-        let candidates = keys.map(|key| self.table.candidates(&key));
-        for key in &keys {
-            if let Some(index) = self.find(key) {
+        let candidates = [session.client_key(), session.server_key()].map(|key| self.table.candidates(&key));
+        self.insert_at(session, &candidates)
+    }
+
+    /// Adds a session whose keys may stand at `candidates`, the client-side one first.
+    pub(super) fn insert_at(
+        &mut self,
+        session: &Session,
+        candidates: &[Candidates; 2],
+    ) -> Result<RecordIndex, InsertError> {
+        for (key, candidates) in [session.client_key(), session.server_key()].iter().zip(candidates) {
+            if let Some((index, _)) = self.find(key, candidates) {
                 return Err(InsertError::Exists(index));
             }
         }
-        let index = &self.table.index;
-        let client_place = index.empty_place(&candidates[0], None).ok_or(InsertError::Full)?;
-        let server_place = index.empty_place(&candidates[1], Some(client_place)).ok_or(InsertError::Full)?;
+        for candidates in candidates {
+            if !self.make_room(candidates) {
+                return Err(InsertError::Full);
+            }
+        }
         let number = self.slots.take(&self.table.readers).ok_or(InsertError::Full)?;
+        let Some(numbers) = self.acquire_addresses(session) else {
+            self.slots.give_back(number);
+            return Err(InsertError::Full);
+        };
         let Some(record) = self.table.slab.record(number) else { return Err(InsertError::Full) };
 
-        Intent::Insert(RecordIndex(number)).declare(&self.table);
-        record.write(&record::encode(session));
-        index.put(client_place, candidates[0].tag, number);
-        index.put(server_place, candidates[1].tag, number);
-        Intent::done(&self.table);
-
+        record::fill(record, session, numbers);
+        // Both keys may want the one slot that was left.
+        let both = self.put_both(record, session.state, candidates, number)
+            || self.move_one(candidates[1].buckets)
+                && self.put_both(record, session.state, candidates, number);
+        if !both {
+            self.release_addresses(numbers);
+            self.slots.release(&self.table.readers, number);
+            return Err(InsertError::Full);
+        }
         self.live[number as usize / 64] |= 1 << (number % 64);
         self.set_sessions(self.sessions + 1);
         Ok(RecordIndex(number))
     }
 
+    /// Lets both keys lead to a filled record and publishes it. `false` if there is no room; nothing has changed then.
+    #[inline]
+    fn put_both(
+        &self,
+        record: &Record,
+        state: SessionState,
+        [client, server]: &[Candidates; 2],
+        number: u32,
+    ) -> bool {
+        Intent::Insert(RecordIndex(number)).declare(&self.table);
+        let both = self.table.index.put(client, number) && self.table.index.put(server, number);
+        if both {
+            record::publish(record, state);
+        } else {
+            self.table.index.remove(client, number);
+        }
+        Intent::done(&self.table);
+        both
+    }
+
     /// Removes the session in a record; `false` if there is none.
+    #[inline]
     pub fn remove(&mut self, index: RecordIndex) -> bool {
-        let number = index.0;
-        let Some(record) = self.record(index) else { return false };
         // Its keys are this writer's own; what others write in place does not matter here.
-        let Some(keys) = record::keys(&record.copy()) else { return false };
+        let Some(record) = self.record(index) else { return false };
+        let Some(keys) = record::keys(&record.copy(), &self.table.addresses) else { return false };
+        let candidates = keys.map(|key| self.table.candidates(&key));
+        self.remove_at(index, &candidates);
+        true
+    }
+
+    /// Removes the session in a record in use, whose keys may stand at `candidates`.
+    pub(super) fn remove_at(&mut self, index: RecordIndex, candidates: &[Candidates; 2]) {
+        let number = index.0;
+        let Some(record) = self.table.slab.record(number) else { return };
+        let numbers = AddressNumbers::of(&record.copy());
 
         Intent::Remove(index).declare(&self.table);
-        for key in keys {
-            self.table.index.clear_record(&self.table.candidates(&key), number);
-        }
-        record::mark_vacant(record);
+        record::retire(record);
+        take_out(&self.table, candidates, number);
         Intent::done(&self.table);
 
         self.live[number as usize / 64] &= !(1 << (number % 64));
+        self.release_addresses(numbers);
         self.slots.release(&self.table.readers, number);
         self.set_sessions(self.sessions - 1);
-        true
+    }
+
+    /// Makes sure that one of a key's buckets has an empty slot, by moving an entry to its second bucket if need be.
+    #[inline]
+    fn make_room(&self, candidates: &Candidates) -> bool {
+        let index = &self.table.index;
+        let has_room = |bucket: u32| index.bucket(bucket).empty_slot().is_some();
+        candidates.buckets.into_iter().any(has_room) || self.move_one(candidates.buckets)
+    }
+
+    /// Moves an entry of one of two full buckets, which is in its first one, to its second.
+    #[cold]
+    fn move_one(&self, buckets: [u32; 2]) -> bool {
+        let table = &self.table;
+        let places =
+            buckets.into_iter().flat_map(|bucket| (0..BUCKET_SLOTS).map(move |slot| Place { bucket, slot }));
+        for place in places {
+            let bucket = table.index.bucket(place.bucket);
+            let Some(number) = bucket.record(place.slot) else { continue };
+            let keys =
+                table.slab.record(number).and_then(|record| record::keys(&record.copy(), &table.addresses));
+            let own = keys.into_iter().flatten().map(|key| table.candidates(&key)).find(|candidates| {
+                candidates.buckets[0] == place.bucket && candidates.tag == bucket.tag(place.slot)
+            });
+            let Some(own) = own else { continue };
+            Intent::Move(RecordIndex(number)).declare(table);
+            let moved = table.index.move_to_second(place, &own, number);
+            Intent::done(table);
+            if moved {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The numbers of a session's shared addresses, which it names from now on.
+    #[inline]
+    fn acquire_addresses(&mut self, session: &Session) -> Option<AddressNumbers> {
+        let table = &self.table;
+        let mut acquire = |address| self.addresses.acquire(&table.addresses, &table.readers, address);
+        let vip = acquire(session.vip.address);
+        let local = acquire(session.local.address);
+        let server = acquire(session.server.address);
+        if let (Some(vip), Some(local), Some(server)) = (vip, local, server) {
+            return Some(AddressNumbers { vip, local, server });
+        }
+        for number in [vip, local, server].into_iter().flatten() {
+            self.addresses.release(&self.table.readers, number);
+        }
+        None
+    }
+
+    #[inline]
+    fn release_addresses(&mut self, numbers: AddressNumbers) {
+        for number in [numbers.vip, numbers.local, numbers.server] {
+            self.addresses.release(&self.table.readers, number);
+        }
     }
 
     /// Writes the fields of a session that change in place: state, owner and generation, last seen, last sent. Each is
@@ -162,10 +284,18 @@ impl TableWriter {
         self.table.readers.reset_dead()
     }
 
-    fn find(&self, key: &FlowKey) -> Option<RecordIndex> {
-        match self.table.lookup(key) {
-            Lookup::Hit { index, .. } => Some(index),
-            Lookup::Miss | Lookup::Contended => None,
+    /// The session that has a key, and which side of it the key is.
+    #[inline]
+    pub(super) fn find(&self, key: &FlowKey, candidates: &Candidates) -> Option<(RecordIndex, Direction)> {
+        let key_words = key.words();
+        let found = self.table.index.read(candidates, true, |number| {
+            let words = record::read(self.table.slab.record(number)?)?;
+            let direction = record::direction_of(&words, &key_words, &self.table.addresses)?;
+            Some((RecordIndex(number), direction))
+        });
+        match found {
+            Found::Here(found) => Some(found),
+            Found::Absent | Found::Contended => None,
         }
     }
 
@@ -182,9 +312,21 @@ impl TableWriter {
         if self.is_live(index) { self.table.slab.record(index.0) } else { None }
     }
 
+    #[inline]
     fn set_sessions(&mut self, sessions: u32) {
         self.sessions = sessions;
         self.table.control.live.store(u64::from(sessions), Ordering::Relaxed);
+    }
+}
+
+/// Takes both entries of a record out of the index. Where the keys share a bucket and a tag, what was found for the one may
+/// have been the other's, which is then looked for again.
+#[inline]
+pub(super) fn take_out(table: &SessionTable, candidates: &[Candidates; 2], number: u32) {
+    let [client, server] = candidates;
+    table.index.remove(client, number);
+    if !table.index.remove(server, number) {
+        table.index.remove(client, number);
     }
 }
 

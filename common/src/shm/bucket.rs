@@ -1,0 +1,388 @@
+//! The bucket: one cache line that says, by a tag, which records may hold a key.
+//!
+//! Its first word is a sequence lock: odd while the structural writer changes the bucket. Each store alone also leaves a
+//! bucket that can be read, for whether a slot is taken is decided by its tag only, and that is published last and taken
+//! away first.
+
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use super::shared::shared_struct;
+
+/// Slots of a bucket.
+pub const BUCKET_SLOTS: usize = 10;
+
+/// Times that a reader looks at a bucket before it gives up.
+pub const READ_ATTEMPTS: u32 = 32;
+
+/// Highest number of strays that a bucket counts. One that has been there stays there: it may stand for more.
+pub const STRAYS_MAX: u8 = u8::MAX;
+
+/// Bits of the head that are the sequence lock; the strays follow, then the tags of slots 0 and 1.
+const SEQUENCE_BITS: u32 = 24;
+const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
+const STRAYS_MASK: u64 = 0xff << SEQUENCE_BITS;
+/// Tags in the head, in its upper half.
+const HEAD_TAGS: usize = 2;
+/// Tags in each of the other words.
+const WORD_TAGS: usize = 4;
+const TAG_BITS: usize = 16;
+
+shared_struct! {
+    /// One bucket.
+    #[repr(C, align(64))]
+    pub struct Bucket {
+        /// `tag 1 << 48 | tag 0 << 32 | strays << 24 | sequence`. The sequence is odd while the writer changes the bucket,
+        /// and two higher after each change.
+        head: AtomicU64,
+        /// Tags of slots 2 to 5 and 6 to 9, lowest first. Zero is an empty slot, whatever its record.
+        tags: [AtomicU64; 2],
+        /// Record numbers.
+        records: [AtomicU32; BUCKET_SLOTS],
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
+    assert!(std::mem::offset_of!(Bucket, tags) == 8);
+    assert!(std::mem::offset_of!(Bucket, records) == 24);
+    assert!(HEAD_TAGS + 2 * WORD_TAGS == BUCKET_SLOTS);
+};
+
+/// What became of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<T> {
+    /// The key stands here.
+    Here(T),
+    /// The key does not stand here.
+    Absent,
+    /// The bucket did not stand still within [`READ_ATTEMPTS`], or its writer died in it.
+    Contended,
+}
+
+/// What one look at a bucket came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look<T> {
+    /// What was found.
+    pub found: Found<T>,
+    /// Whether keys whose first bucket this is may stand in their second.
+    pub has_strays: bool,
+}
+
+impl Bucket {
+    /// The record in a slot.
+    #[inline]
+    pub fn record(&self, slot: usize) -> Option<u32> {
+        (self.tag(slot) != 0).then(|| self.records[slot].load(Ordering::Relaxed))
+    }
+
+    /// The tag of a slot; zero if the slot is empty.
+    #[inline]
+    pub fn tag(&self, slot: usize) -> u16 {
+        let (word, shift) = self.tag_word(slot);
+        (word.load(Ordering::Relaxed) >> shift) as u16
+    }
+
+    /// Keys whose first bucket this is and that stand in their second, at least; at most one too many after a death.
+    #[inline]
+    pub fn strays(&self) -> u8 {
+        (self.head.load(Ordering::Relaxed) >> SEQUENCE_BITS) as u8
+    }
+
+    /// Whether a writer is in the bucket, or died in it.
+    #[inline]
+    pub fn is_odd(&self) -> bool {
+        self.head.load(Ordering::Relaxed) % 2 == 1
+    }
+
+    /// Slots taken.
+    #[inline]
+    pub fn load(&self) -> usize {
+        BUCKET_SLOTS - self.slots_with(0).count_ones() as usize
+    }
+
+    /// An empty slot, if there is one.
+    #[inline]
+    pub fn empty_slot(&self) -> Option<usize> {
+        let empty = self.slots_with(0);
+        (empty != 0).then(|| empty.trailing_zeros() as usize)
+    }
+
+    /// The records under a tag, in the order of their slots.
+    #[inline]
+    pub fn records_with(&self, tag: u16) -> impl Iterator<Item = (usize, u32)> + use<'_> {
+        let mut slots = self.slots_with(tag);
+        std::iter::from_fn(move || {
+            let slot = (slots != 0).then(|| slots.trailing_zeros() as usize)?;
+            slots &= slots - 1;
+            Some((slot, self.records[slot].load(Ordering::Relaxed)))
+        })
+    }
+
+    /// A bit for each slot that has this tag, or is empty if `tag` is zero.
+    #[inline]
+    fn slots_with(&self, tag: u16) -> u32 {
+        let in_head = lanes_with(self.head.load(Ordering::Relaxed), tag) >> HEAD_TAGS;
+        let low = lanes_with(self.tags[0].load(Ordering::Relaxed), tag);
+        let high = lanes_with(self.tags[1].load(Ordering::Relaxed), tag);
+        in_head | low << HEAD_TAGS | high << (HEAD_TAGS + WORD_TAGS)
+    }
+
+    /// Reads the bucket: what `examine` makes of the first record under `tag` that it makes something of.
+    ///
+    /// With `records_stay`, the caller knows that no record it examines is used again for another key meanwhile (it is the
+    /// writer, or a registered reader). What it finds is then right whatever the lock says, and only "not here" needs a
+    /// bucket that stands still: so a writer's death takes nothing away that was there. Without, `examine` may see a record
+    /// in the making, and what it says counts only if the bucket stood still.
+    #[inline]
+    pub fn read<T>(
+        &self,
+        tag: u16,
+        records_stay: bool,
+        mut examine: impl FnMut(u32) -> Option<T>,
+    ) -> Look<T> {
+        for _ in 0..READ_ATTEMPTS {
+            // SYNC bucket-changed: pairs with the release stores of `end_change` and `set_strays`.
+            let before = self.head.load(Ordering::Acquire);
+            let found = self.records_with(tag).find_map(|(_, record)| examine(record));
+            let has_strays = before & STRAYS_MASK != 0;
+            if records_stay && let Some(value) = found {
+                return Look { found: Found::Here(value), has_strays };
+            }
+            // SYNC bucket-changing: pairs with the release fence of `begin_change`, and for record contents with
+            // record-reused in `Record::write`.
+            fence(Ordering::Acquire);
+            let after = self.head.load(Ordering::Relaxed);
+            if before == after && before.is_multiple_of(2) {
+                return Look { found: found.map_or(Found::Absent, Found::Here), has_strays };
+            }
+            spin_loop();
+        }
+        Look { found: Found::Contended, has_strays: true }
+    }
+
+    /// Writer only: makes the lock odd. It stays odd if it was, after a writer died here.
+    #[inline]
+    pub fn begin_change(&self) {
+        let head = self.head.load(Ordering::Relaxed);
+        self.head.store(head | 1, Ordering::Relaxed);
+        // SYNC bucket-changing: pairs with the acquire fence of `read`.
+        fence(Ordering::Release);
+    }
+
+    /// Writer only: makes the lock even again.
+    #[inline]
+    pub fn end_change(&self) {
+        let head = self.head.load(Ordering::Relaxed);
+        let sequence = ((head & SEQUENCE_MASK) | 1) + 1;
+        // SYNC bucket-changed: pairs with the acquire load of `read`.
+        self.head.store(head & !SEQUENCE_MASK | sequence & SEQUENCE_MASK, Ordering::Release);
+    }
+
+    /// Writer only, in a change: lets a slot point to a whole record.
+    #[inline]
+    pub fn put(&self, slot: usize, tag: u16, record: u32) {
+        self.records[slot].store(record, Ordering::Relaxed);
+        self.set_tag(slot, tag);
+    }
+
+    /// Writer only, in a change: empties a slot.
+    #[inline]
+    pub fn clear(&self, slot: usize) {
+        self.set_tag(slot, 0);
+    }
+
+    /// Writer only: notes how many keys whose first bucket this is stand in their second. One store, and a change of its own.
+    #[inline]
+    pub fn set_strays(&self, strays: u8) {
+        let head = self.head.load(Ordering::Relaxed);
+        let sequence = (head & SEQUENCE_MASK).wrapping_add(2) & SEQUENCE_MASK;
+        let rest = head & !(SEQUENCE_MASK | STRAYS_MASK);
+        // SYNC bucket-changed: pairs with the acquire load of `read`.
+        self.head.store(rest | u64::from(strays) << SEQUENCE_BITS | sequence, Ordering::Release);
+    }
+
+    #[inline]
+    fn set_tag(&self, slot: usize, tag: u16) {
+        let (word, shift) = self.tag_word(slot);
+        let others = word.load(Ordering::Relaxed) & !(0xffff << shift);
+        // SYNC record-numbered: pairs with the acquire load of `read`, for the slot's record number.
+        word.store(others | u64::from(tag) << shift, Ordering::Release);
+    }
+
+    /// The word that a slot's tag stands in, and how far up.
+    #[inline]
+    fn tag_word(&self, slot: usize) -> (&AtomicU64, usize) {
+        match slot.checked_sub(HEAD_TAGS) {
+            None => (&self.head, (slot + HEAD_TAGS) * TAG_BITS),
+            Some(slot) => (&self.tags[slot / WORD_TAGS], slot % WORD_TAGS * TAG_BITS),
+        }
+    }
+}
+
+/// A bit for each of the four 16-bit lanes of `word` that equals `tag`.
+#[inline]
+fn lanes_with(word: u64, tag: u16) -> u32 {
+    const ONES: u64 = 0x0001_0001_0001_0001;
+    const HIGH: u64 = ONES << 15;
+    let difference = word ^ u64::from(tag) * ONES;
+    // The highest bit of a lane: whether any bit of the lane is set.
+    let differs = ((difference & !HIGH) + (HIGH - ONES)) | difference;
+    let equal = (!differs & HIGH) >> 15;
+    // Brings bits 0, 16, 32 and 48 together at 48 to 51; no two products meet there.
+    ((equal.wrapping_mul(0x0001_0002_0004_0008)) >> 48) as u32 & 0xf
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+
+    const TAG: u16 = 7;
+
+    fn bucket_with(records: &[u32]) -> Bucket {
+        let bucket = Bucket::new_zeroed();
+        for (slot, record) in records.iter().enumerate() {
+            bucket.put(slot, TAG, *record);
+        }
+        bucket
+    }
+
+    fn read<T>(
+        bucket: &Bucket,
+        tag: u16,
+        records_stay: bool,
+        examine: impl FnMut(u32) -> Option<T>,
+    ) -> Found<T> {
+        bucket.read(tag, records_stay, examine).found
+    }
+
+    #[test]
+    fn lanes_are_told_apart() {
+        for lanes in 0..16_u32 {
+            for (tag, other) in [(0, 1), (1, 0), (0xffff, 0x7fff), (0x8000, 0), (0x8000, 0x8001), (7, 0xffff)]
+            {
+                let word = (0..4).fold(0, |word, lane| {
+                    let value = if lanes >> lane & 1 == 1 { tag } else { other };
+                    word | u64::from(value) << (16 * lane)
+                });
+                assert_eq!(lanes_with(word, tag), lanes, "{word:x} {tag:x}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_slot_keeps_its_own_tag_and_record_beside_the_lock() {
+        let bucket = Bucket::new_zeroed();
+        bucket.set_strays(0xa5);
+        for slot in 0..BUCKET_SLOTS {
+            assert_eq!((bucket.empty_slot(), bucket.load()), (Some(slot), slot));
+            bucket.begin_change();
+            bucket.put(slot, 100 + slot as u16, slot as u32);
+            bucket.end_change();
+        }
+        assert_eq!((bucket.empty_slot(), bucket.load()), (None, BUCKET_SLOTS));
+        for slot in 0..BUCKET_SLOTS {
+            let found: Vec<_> = bucket.records_with(100 + slot as u16).collect();
+            assert_eq!(found, [(slot, slot as u32)]);
+        }
+        bucket.clear(1);
+        assert_eq!((bucket.record(1), bucket.tag(1), bucket.empty_slot()), (None, 0, Some(1)));
+        assert_eq!((bucket.strays(), bucket.is_odd()), (0xa5, false));
+    }
+
+    #[test]
+    fn the_sequence_runs_round_without_touching_its_neighbours() {
+        let bucket = bucket_with(&[1, 2]);
+        bucket.set_strays(3);
+        bucket.head.fetch_or(SEQUENCE_MASK, Ordering::Relaxed);
+        bucket.end_change();
+        assert_eq!((bucket.head.load(Ordering::Relaxed) & SEQUENCE_MASK, bucket.strays()), (0, 3));
+        bucket.head.fetch_or(SEQUENCE_MASK - 1, Ordering::Relaxed);
+        bucket.set_strays(STRAYS_MAX);
+        assert_eq!((bucket.head.load(Ordering::Relaxed) & SEQUENCE_MASK, bucket.strays()), (0, STRAYS_MAX));
+        assert_eq!((bucket.tag(0), bucket.tag(1)), (TAG, TAG));
+    }
+
+    #[test]
+    fn what_was_read_of_a_bucket_that_changed_meanwhile_counts_for_nothing() {
+        let bucket = bucket_with(&[1]);
+        let mut looks = 0;
+        let found = read(&bucket, TAG, false, |record| {
+            looks += 1;
+            if looks == 1 {
+                bucket.begin_change();
+                bucket.clear(0);
+                bucket.end_change();
+                bucket.begin_change();
+                bucket.put(0, TAG, 2);
+                bucket.end_change();
+            }
+            Some(record)
+        });
+        assert_eq!((found, looks), (Found::Here(2), 2));
+    }
+
+    #[test]
+    fn nothing_found_in_a_bucket_that_changed_meanwhile_is_looked_for_again() {
+        let bucket = bucket_with(&[1, 2]);
+        let mut looks = 0;
+        let found = read(&bucket, TAG, true, |record| {
+            looks += 1;
+            if looks == 1 {
+                bucket.begin_change();
+                bucket.put(0, TAG, 3);
+                bucket.end_change();
+            }
+            (record == 3).then_some(record)
+        });
+        assert_eq!(found, Found::Here(3));
+    }
+
+    #[test]
+    fn a_bucket_whose_key_strays_meanwhile_is_looked_at_again() {
+        let bucket = bucket_with(&[1]);
+        let mut looks = 0;
+        let look = bucket.read(TAG, true, |_| {
+            looks += 1;
+            bucket.set_strays(1);
+            None::<()>
+        });
+        assert_eq!((look.found, look.has_strays), (Found::Contended, true));
+        assert_eq!(looks, READ_ATTEMPTS);
+    }
+
+    #[test]
+    fn a_bucket_whose_writer_died_in_it_is_contended_for_who_finds_nothing() {
+        let bucket = bucket_with(&[1]);
+        bucket.begin_change();
+        assert_eq!(read(&bucket, TAG, false, Some), Found::Contended);
+        assert_eq!(read(&bucket, TAG, true, Some), Found::Here(1));
+        assert_eq!(read(&bucket, TAG + 1, true, Some), Found::Contended);
+        bucket.begin_change();
+        bucket.end_change();
+        assert_eq!(read(&bucket, TAG, false, Some), Found::Here(1));
+        assert_eq!(read(&bucket, TAG + 1, false, Some), Found::Absent);
+    }
+
+    #[test]
+    fn a_bucket_that_never_stands_still_is_given_up() {
+        let bucket = bucket_with(&[1]);
+        let mut looks = 0;
+        let found = read(&bucket, TAG, false, |_| {
+            looks += 1;
+            bucket.begin_change();
+            bucket.end_change();
+            Some(())
+        });
+        assert_eq!((found, looks), (Found::Contended, READ_ATTEMPTS));
+    }
+
+    #[test]
+    fn a_record_without_a_tag_is_an_empty_slot() {
+        let bucket = bucket_with(&[1]);
+        bucket.clear(0);
+        assert_eq!((bucket.records[0].load(Ordering::Relaxed), bucket.load()), (1, 0));
+        assert_eq!(read(&bucket, TAG, false, Some), Found::Absent);
+    }
+}
