@@ -1,12 +1,14 @@
 //! Baton's session table, in a hugetlbfs file.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use baton_common::flow::{Endpoint, FlowKey, address_words};
 use baton_common::session::Session;
 use baton_common::session::table::{Lookup, SessionTable, TableReader, TableWriter};
-use baton_common::shm::header::FileKind;
+use baton_common::shm::header::{FileKind, HEADER_BYTES};
 use baton_common::time::Millis;
 
 use super::contender::{Contender, Reader, Tally};
@@ -43,14 +45,25 @@ impl Baton {
         self.writer = None;
     }
 
-    /// Is the writer again, after another one ended.
+    /// Is the writer again, after another one was killed inside a change.
     ///
     /// # Errors
-    /// There is another writer still.
-    pub fn return_to(&mut self) -> Result<()> {
+    /// There is another writer still, or it was killed between changes.
+    pub fn succeed_the_dead(&mut self) -> Result<()> {
         ensure!(self.writer.is_none(), "this process is the table's writer already");
         *self = Baton::take_over(&self.path)?;
+        ensure!(self.writer().recovery().change_interrupted, "the writer was killed between two changes");
         Ok(())
+    }
+
+    /// Whether the writer is inside a change, as the table's file says: the first word of its control page.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn is_in_change(&self) -> Result<bool> {
+        let mut intent = [0; 8];
+        File::open(&self.path)?.read_exact_at(&mut intent, HEADER_BYTES)?;
+        Ok(intent != [0; 8])
     }
 
     fn writer(&mut self) -> &mut TableWriter {
@@ -84,12 +97,13 @@ impl Contender for Baton {
     }
 
     fn insert(&mut self, sessions: &[Session]) -> u32 {
-        let writer = self.writer();
-        sessions.iter().map(|session| u32::from(writer.insert(session).is_ok())).sum()
+        let mut inserted = 0;
+        self.writer().insert_batch(sessions, |_, result| inserted += u32::from(result.is_ok()));
+        inserted
     }
 
     fn refresh(&mut self, keys: &[FlowKey], now: Millis) -> u32 {
-        self.refresh_each(keys, now)
+        self.writer().refresh_batch(keys, now)
     }
 
     fn refresh_each(&mut self, keys: &[FlowKey], now: Millis) -> u32 {
@@ -105,14 +119,7 @@ impl Contender for Baton {
     }
 
     fn remove(&mut self, keys: &[FlowKey]) -> u32 {
-        let writer = self.writer();
-        let mut removed = 0;
-        for key in keys {
-            if let Lookup::Hit { index, .. } = writer.lookup(key) {
-                removed += u32::from(writer.remove(index));
-            }
-        }
-        removed
+        self.writer().remove_batch(keys)
     }
 
     fn len(&self) -> u32 {
@@ -131,10 +138,8 @@ impl Reader for BatonReader {
     type Key = FlowKey;
 
     #[inline]
-    fn bulk(&mut self, side: Side, keys: &[FlowKey], tally: &mut Tally) {
-        for key in keys {
-            self.single(side, key, tally);
-        }
+    fn bulk(&mut self, _side: Side, keys: &[FlowKey], tally: &mut Tally) {
+        self.0.lookup_batch(keys, |_, lookup| count(&lookup, tally));
     }
 
     #[inline]

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde::{Deserialize, Serialize};
 
@@ -27,11 +27,14 @@ const WRITERS: u32 = 2;
 /// Slices of reading in each state.
 const SLICES: u32 = 3;
 
-/// How long a writer works before it is stopped, at least.
-const WORK: Duration = Duration::from_millis(30);
+/// How long a writer works before it is stopped.
+const WORK: Duration = Duration::from_millis(5);
 
-/// How long a stopped process takes to stop, at most.
+/// How long a process takes to stop, at most.
 const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// Times that a writer is stopped until it is found inside a change.
+const STOP_ATTEMPTS: u32 = 200;
 
 /// The command of the writer process.
 pub const WRITER_COMMAND: &str = "table-writer";
@@ -66,28 +69,20 @@ pub fn write_for_ever(job: &WriterJob) -> Result<()> {
 /// A session was lost, or a process cannot be started or stopped.
 pub fn measure(job: &Job, trial: &mut Trial<Baton>) -> Result<()> {
     let (mut stopped, mut killed, mut contended) = (Vec::new(), Vec::new(), 0);
-    for number in 0..WRITERS {
+    for _ in 0..WRITERS {
         let mut churn = Churn::of(job.population);
         churn.prepare(&mut trial.table)?;
         let mut reading = Reading::new(&trial.table, job.population, churn.stable())?;
-        let mut read = || -> Result<f64> {
-            let mut rates = Vec::new();
-            for _ in 0..SLICES {
-                let slice = reading.slice(job.slice())?;
-                contended += slice.contended;
-                rates.push(slice.rate());
-            }
-            Ok(median(&rates).unwrap_or(f64::NAN))
-        };
-        let before = read()?;
+        let mut read = |reading: &mut Reading<Baton>| rate(reading, job.slice(), &mut contended);
+        let before = read(&mut reading)?;
         trial.table.give_up();
         let mut writer = Writer::start(job, trial)?;
-        writer.stop(WORK + Duration::from_micros(u64::from(number) * 137))?;
-        let beside_stopped = read()?;
+        writer.stop_in_change(&trial.table, &mut reading)?;
+        let beside_stopped = read(&mut reading)?;
         writer.kill()?;
-        let beside_killed = read()?;
-        trial.table.return_to()?;
-        let after = read()?;
+        let beside_killed = read(&mut reading)?;
+        trial.table.succeed_the_dead()?;
+        let after = read(&mut reading)?;
         // The machine's speed drifts; its state before and after is what it is compared with.
         let alone = (before + after) / 2.0;
         stopped.push(beside_stopped / alone);
@@ -99,6 +94,17 @@ pub fn measure(job: &Job, trial: &mut Trial<Baton>) -> Result<()> {
     trial.note(Quantity::ReaderKeptKilled, median(&killed).unwrap_or(f64::NAN));
     trial.note(Quantity::ContendedAfterDeath, contended as f64);
     Ok(())
+}
+
+/// The rate of a reader: the median of some slices.
+fn rate(reading: &mut Reading<Baton>, length: Duration, contended: &mut u64) -> Result<f64> {
+    let mut rates = Vec::new();
+    for _ in 0..SLICES {
+        let slice = reading.slice(length)?;
+        *contended += slice.contended;
+        rates.push(slice.rate());
+    }
+    Ok(median(&rates).unwrap_or(f64::NAN))
 }
 
 /// The writer process. It is killed at the latest when this is dropped.
@@ -127,9 +133,21 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Stops it after it worked for a time.
-    fn stop(&self, work: Duration) -> Result<()> {
-        thread::sleep(work);
+    /// Stops it inside a change. The reader goes on meanwhile, for the writer needs the slots that it is through with.
+    fn stop_in_change(&self, table: &Baton, reading: &mut Reading<Baton>) -> Result<()> {
+        for _ in 0..STOP_ATTEMPTS {
+            reading.slice(WORK)?;
+            self.stop()?;
+            if table.is_in_change()? {
+                return Ok(());
+            }
+            kill_process(self.pid(), Signal::CONT)?;
+        }
+        bail!("the writer was in no change at any of {STOP_ATTEMPTS} stops");
+    }
+
+    /// Stops it somewhere.
+    fn stop(&self) -> Result<()> {
         kill_process(self.pid(), Signal::STOP)?;
         let deadline = Instant::now() + STOP_MAX;
         loop {
