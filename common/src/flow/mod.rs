@@ -2,7 +2,7 @@
 
 mod hash;
 
-pub use hash::{FlowHash, HashKey};
+pub use hash::{FlowHash, FlowHasher, HashKey};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

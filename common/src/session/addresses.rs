@@ -156,7 +156,9 @@ impl SharedAddresses {
 /// Where an address is looked for first. Who chooses these addresses is the operator, so the mixing need not be keyed.
 #[inline]
 fn first_probe(addresses: &Addresses, words: [u64; 2]) -> usize {
-    let mixed = (words[0].rotate_left(29) ^ words[1]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let folded = words[0].rotate_left(29) ^ words[1];
+    // The last bytes of an address, in which most differ, stand in the highest bits.
+    let mixed = (folded ^ folded >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 40) as usize & (addresses.slots.len() - 1)
 }
 

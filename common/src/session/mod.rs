@@ -90,18 +90,32 @@ impl SessionState {
     /// The state with this number, if there is one.
     pub fn from_number(number: u8) -> Option<SessionState> {
         use SessionState::*;
-        [
-            UdpOneWay,
-            UdpTwoWay,
-            TcpSynReceived,
-            TcpSynAcked,
-            TcpEstablished,
-            TcpFinFromClient,
-            TcpFinFromServer,
-            TcpTimeWait,
-            TcpReset,
-        ]
-        .into_iter()
-        .find(|state| *state as u8 == number)
+        Some(match number {
+            1 => UdpOneWay,
+            2 => UdpTwoWay,
+            16 => TcpSynReceived,
+            17 => TcpSynAcked,
+            18 => TcpEstablished,
+            19 => TcpFinFromClient,
+            20 => TcpFinFromServer,
+            21 => TcpTimeWait,
+            22 => TcpReset,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_comes_back_by_its_number_and_nothing_else_does() {
+        let known = (0..=u8::MAX).filter_map(|number| {
+            let state = SessionState::from_number(number)?;
+            assert_eq!(state as u8, number);
+            Some(number)
+        });
+        assert_eq!(known.collect::<Vec<_>>(), [1, 2, 16, 17, 18, 19, 20, 21, 22]);
     }
 }

@@ -18,24 +18,24 @@ pub const READ_ATTEMPTS: u32 = 32;
 /// Highest number of strays that a bucket counts. One that has been there stays there: it may stand for more.
 pub const STRAYS_MAX: u8 = u8::MAX;
 
-/// Bits of the head that are the sequence lock; the strays follow, then the tags of slots 0 and 1.
+/// Bits of the head that are the sequence lock; the strays follow, then the tags of slots 8 and 9.
 const SEQUENCE_BITS: u32 = 24;
 const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
 const STRAYS_MASK: u64 = 0xff << SEQUENCE_BITS;
-/// Tags in the head, in its upper half.
-const HEAD_TAGS: usize = 2;
-/// Tags in each of the other words.
-const WORD_TAGS: usize = 4;
 const TAG_BITS: usize = 16;
+/// Tags in a whole word.
+const WORD_TAGS: usize = 4;
+/// Slots whose tags do not stand in the head.
+const TAIL_SLOTS: usize = 2 * WORD_TAGS;
 
 shared_struct! {
     /// One bucket.
     #[repr(C, align(64))]
     pub struct Bucket {
-        /// `tag 1 << 48 | tag 0 << 32 | strays << 24 | sequence`. The sequence is odd while the writer changes the bucket,
+        /// `tag 9 << 48 | tag 8 << 32 | strays << 24 | sequence`. The sequence is odd while the writer changes the bucket,
         /// and two higher after each change.
         head: AtomicU64,
-        /// Tags of slots 2 to 5 and 6 to 9, lowest first. Zero is an empty slot, whatever its record.
+        /// Tags of slots 0 to 3 and 4 to 7, lowest first. Zero is an empty slot, whatever its record.
         tags: [AtomicU64; 2],
         /// Record numbers.
         records: [AtomicU32; BUCKET_SLOTS],
@@ -46,7 +46,7 @@ const _: () = {
     assert!(size_of::<Bucket>() == 64 && align_of::<Bucket>() == 64);
     assert!(std::mem::offset_of!(Bucket, tags) == 8);
     assert!(std::mem::offset_of!(Bucket, records) == 24);
-    assert!(HEAD_TAGS + 2 * WORD_TAGS == BUCKET_SLOTS);
+    assert!(TAIL_SLOTS + 2 == BUCKET_SLOTS);
 };
 
 /// What became of a read.
@@ -122,10 +122,24 @@ impl Bucket {
     /// A bit for each slot that has this tag, or is empty if `tag` is zero.
     #[inline]
     fn slots_with(&self, tag: u16) -> u32 {
-        let in_head = lanes_with(self.head.load(Ordering::Relaxed), tag) >> HEAD_TAGS;
-        let low = lanes_with(self.tags[0].load(Ordering::Relaxed), tag);
-        let high = lanes_with(self.tags[1].load(Ordering::Relaxed), tag);
-        in_head | low << HEAD_TAGS | high << (HEAD_TAGS + WORD_TAGS)
+        self.words().slots_with(tag)
+    }
+
+    #[inline]
+    fn words(&self) -> TagWords {
+        TagWords {
+            head: self.head.load(Ordering::Relaxed),
+            tail: [self.tags[0].load(Ordering::Relaxed), self.tags[1].load(Ordering::Relaxed)],
+        }
+    }
+
+    /// Writer only: the slot for a key that is not in the table, if one look tells that it is not and that there is room.
+    #[inline]
+    pub fn slot_for_new(&self, tag: u16) -> Option<usize> {
+        let words = self.words();
+        let empty = words.slots_with(0);
+        let is_new = words.head & STRAYS_MASK == 0 && words.slots_with(tag) == 0;
+        (is_new && empty != 0).then(|| empty.trailing_zeros() as usize)
     }
 
     /// Reads the bucket: what `examine` makes of the first record under `tag` that it makes something of.
@@ -213,24 +227,58 @@ impl Bucket {
     /// The word that a slot's tag stands in, and how far up.
     #[inline]
     fn tag_word(&self, slot: usize) -> (&AtomicU64, usize) {
-        match slot.checked_sub(HEAD_TAGS) {
-            None => (&self.head, (slot + HEAD_TAGS) * TAG_BITS),
-            Some(slot) => (&self.tags[slot / WORD_TAGS], slot % WORD_TAGS * TAG_BITS),
+        match slot.checked_sub(TAIL_SLOTS) {
+            None => (&self.tags[slot / WORD_TAGS], slot % WORD_TAGS * TAG_BITS),
+            Some(in_head) => (&self.head, (2 + in_head) * TAG_BITS),
         }
     }
 }
 
-/// A bit for each of the four 16-bit lanes of `word` that equals `tag`.
-#[inline]
-fn lanes_with(word: u64, tag: u16) -> u32 {
-    const ONES: u64 = 0x0001_0001_0001_0001;
-    const HIGH: u64 = ONES << 15;
-    let difference = word ^ u64::from(tag) * ONES;
-    // The highest bit of a lane: whether any bit of the lane is set.
-    let differs = ((difference & !HIGH) + (HIGH - ONES)) | difference;
-    let equal = (!differs & HIGH) >> 15;
-    // Brings bits 0, 16, 32 and 48 together at 48 to 51; no two products meet there.
-    ((equal.wrapping_mul(0x0001_0002_0004_0008)) >> 48) as u32 & 0xf
+/// A copy of the words with the tags.
+#[derive(Clone, Copy)]
+struct TagWords {
+    head: u64,
+    tail: [u64; 2],
+}
+
+impl TagWords {
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn slots_with(&self, tag: u16) -> u32 {
+        // SAFETY: SSE2 is part of x86_64.
+        unsafe { self.slots_with_sse2(tag) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn slots_with_sse2(&self, tag: u16) -> u32 {
+        use std::arch::x86_64::{
+            _mm_cmpeq_epi16, _mm_cvtsi64_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set_epi64x,
+            _mm_set1_epi16,
+        };
+        let tag = _mm_set1_epi16(tag as i16);
+        let tail = _mm_cmpeq_epi16(_mm_set_epi64x(self.tail[1] as i64, self.tail[0] as i64), tag);
+        let head = _mm_cmpeq_epi16(_mm_cvtsi64_si128(self.head as i64), tag);
+        let lanes = _mm_movemask_epi8(_mm_packs_epi16(tail, head)) as u32;
+        lanes & 0xff | lanes >> 2 & 0x300
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    #[inline]
+    fn slots_with(&self, tag: u16) -> u32 {
+        self.slots_with_portable(tag)
+    }
+
+    #[cfg(any(test, not(target_arch = "x86_64")))]
+    fn slots_with_portable(&self, tag: u16) -> u32 {
+        let lanes = |word: u64| {
+            (0..WORD_TAGS)
+                .filter(|lane| (word >> (lane * TAG_BITS)) as u16 == tag)
+                .fold(0, |bits, lane| bits | 1 << lane)
+        };
+        lanes(self.tail[0]) | lanes(self.tail[1]) << WORD_TAGS | lanes(self.head) >> 2 << TAIL_SLOTS
+    }
 }
 
 #[cfg(test)]
@@ -258,15 +306,18 @@ mod tests {
     }
 
     #[test]
-    fn lanes_are_told_apart() {
-        for lanes in 0..16_u32 {
+    fn slots_are_told_apart() {
+        for slots in 0..1 << BUCKET_SLOTS {
             for (tag, other) in [(0, 1), (1, 0), (0xffff, 0x7fff), (0x8000, 0), (0x8000, 0x8001), (7, 0xffff)]
             {
-                let word = (0..4).fold(0, |word, lane| {
-                    let value = if lanes >> lane & 1 == 1 { tag } else { other };
-                    word | u64::from(value) << (16 * lane)
-                });
-                assert_eq!(lanes_with(word, tag), lanes, "{word:x} {tag:x}");
+                let lane = |slot: usize| u64::from(if slots >> slot & 1 == 1 { tag } else { other });
+                let word = |first: usize, count: usize| {
+                    (0..count).fold(0, |word, slot| word | lane(first + slot) << (slot * TAG_BITS))
+                };
+                let sequence = u64::from(tag) << TAG_BITS | u64::from(tag);
+                let words = TagWords { head: word(8, 2) << 32 | sequence, tail: [word(0, 4), word(4, 4)] };
+                assert_eq!(words.slots_with(tag), slots, "{tag:x}");
+                assert_eq!(words.slots_with_portable(tag), slots, "{tag:x}");
             }
         }
     }
@@ -293,7 +344,9 @@ mod tests {
 
     #[test]
     fn the_sequence_runs_round_without_touching_its_neighbours() {
-        let bucket = bucket_with(&[1, 2]);
+        let bucket = Bucket::new_zeroed();
+        bucket.put(8, 8, 1);
+        bucket.put(9, 9, 2);
         bucket.set_strays(3);
         bucket.head.fetch_or(SEQUENCE_MASK, Ordering::Relaxed);
         bucket.end_change();
@@ -301,7 +354,7 @@ mod tests {
         bucket.head.fetch_or(SEQUENCE_MASK - 1, Ordering::Relaxed);
         bucket.set_strays(STRAYS_MAX);
         assert_eq!((bucket.head.load(Ordering::Relaxed) & SEQUENCE_MASK, bucket.strays()), (0, STRAYS_MAX));
-        assert_eq!((bucket.tag(0), bucket.tag(1)), (TAG, TAG));
+        assert_eq!((bucket.tag(8), bucket.tag(9)), (8, 9));
     }
 
     #[test]

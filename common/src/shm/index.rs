@@ -114,6 +114,15 @@ impl Index {
         }
     }
 
+    /// Writer only: the place for a key that is not in the table, if one look at its first bucket tells that it is not and
+    /// that there is room.
+    #[inline]
+    pub fn place_for_new(&self, candidates: &Candidates) -> Option<Place> {
+        let bucket = candidates.buckets[0];
+        let slot = self.bucket(bucket).slot_for_new(candidates.tag)?;
+        Some(Place { bucket, slot })
+    }
+
     /// Writer only: lets the key's buckets point to a whole record. `false` if neither has room; nothing has changed then.
     #[inline]
     pub fn put(&self, candidates: &Candidates, record: u32) -> bool {
@@ -166,8 +175,9 @@ impl Index {
         bucket.end_change();
     }
 
+    /// Writer only: lets an empty place, which is one of the key's, point to a whole record.
     #[inline]
-    fn put_at(&self, place: Place, tag: u16, record: u32) {
+    pub fn put_at(&self, place: Place, tag: u16, record: u32) {
         let bucket = self.bucket(place.bucket);
         bucket.begin_change();
         bucket.put(place.slot, tag, record);

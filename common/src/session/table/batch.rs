@@ -75,10 +75,11 @@ impl TableWriter {
         for turn in 0..sessions.len() + DISTANCE {
             if let Some(item) = due(turn, 0, sessions.len()) {
                 let session = &sessions[item];
-                let candidates = ring.at(item);
-                *candidates =
-                    [session.client_key(), session.server_key()].map(|key| self.table.candidates(&key));
-                candidates.iter().for_each(|candidates| self.table.index.prefetch(candidates));
+                let client = self.table.candidates(&session.client_key());
+                self.table.index.prefetch(&client);
+                let server = self.table.candidates(&session.server_key());
+                self.table.index.prefetch(&server);
+                *ring.at(item) = [client, server];
                 if let Some(number) = self.slots.upcoming(DISTANCE) {
                     self.table.slab.prefetch(number);
                 }

@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use super::addresses::Addresses;
 use super::{Direction, Session, record};
-use crate::flow::{FlowHash, FlowKey, HashKey};
+use crate::flow::{FlowHash, FlowHasher, FlowKey, HashKey};
 use crate::id::RecordIndex;
 use crate::shm::bucket::Found;
 use crate::shm::header::{FileKind, HEADER_BYTES};
@@ -116,6 +116,7 @@ pub struct SessionTable {
     slab: Slab,
     addresses: Addresses,
     key: HashKey,
+    hasher: FlowHasher,
     /// Whether no record that is found here is used for another session before this process says so: it is the writer, or
     /// a registered reader that is online.
     records_stay: bool,
@@ -149,6 +150,7 @@ impl SessionTable {
             index: Index::new(Mapped::slice(region, shape.buckets_offset(), shape.buckets())?),
             slab: Slab::new(Mapped::slice(region, shape.slab_offset(), u64::from(shape.capacity()))?),
             key: region.header().hash_key(),
+            hasher: region.header().hash_key().hasher(),
             records_stay: false,
         })
     }
@@ -161,7 +163,7 @@ impl SessionTable {
     /// The hash of a key in this table.
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> FlowHash {
-        self.key.hash(key)
+        self.hasher.hash(key)
     }
 
     /// Has the buckets of a hash brought near, for a lookup soon.

@@ -88,66 +88,85 @@ impl TableWriter {
     /// The table is full, or has one of the keys.
     #[inline]
     pub fn insert(&mut self, session: &Session) -> Result<RecordIndex, InsertError> {
-        let candidates = [session.client_key(), session.server_key()].map(|key| self.table.candidates(&key));
-        self.insert_at(session, &candidates)
+        let client = self.table.candidates(&session.client_key());
+        let server = self.table.candidates(&session.server_key());
+        self.insert_at(session, &[client, server])
     }
 
     /// Adds a session whose keys may stand at `candidates`, the client-side one first.
+    #[inline]
     pub(super) fn insert_at(
         &mut self,
         session: &Session,
         candidates: &[Candidates; 2],
     ) -> Result<RecordIndex, InsertError> {
-        for (key, candidates) in [session.client_key(), session.server_key()].iter().zip(candidates) {
-            if let Some((index, _)) = self.find(key, candidates) {
-                return Err(InsertError::Exists(index));
+        let places = candidates.each_ref().map(|candidates| self.table.index.place_for_new(candidates));
+        let places = match places {
+            [Some(client), Some(server)] if client.bucket != server.bucket => Some([client, server]),
+            // Usually there is room and no doubt.
+            _ => {
+                self.prepare(session, candidates)?;
+                None
             }
-        }
-        for candidates in candidates {
-            if !self.make_room(candidates) {
-                return Err(InsertError::Full);
-            }
-        }
+        };
         let number = self.slots.take(&self.table.readers).ok_or(InsertError::Full)?;
         let Some(numbers) = self.acquire_addresses(session) else {
             self.slots.give_back(number);
             return Err(InsertError::Full);
         };
         let Some(record) = self.table.slab.record(number) else { return Err(InsertError::Full) };
-
+        Intent::Insert(RecordIndex(number)).declare(&self.table);
         record::fill(record, session, numbers);
-        // Both keys may want the one slot that was left.
-        let both = self.put_both(record, session.state, candidates, number)
-            || self.move_one(candidates[1].buckets)
-                && self.put_both(record, session.state, candidates, number);
-        if !both {
+        if let Some([client, server]) = places {
+            self.table.index.put_at(client, candidates[0].tag, number);
+            self.table.index.put_at(server, candidates[1].tag, number);
+        } else if !self.put_both(candidates, number) {
+            Intent::done(&self.table);
             self.release_addresses(numbers);
             self.slots.release(&self.table.readers, number);
             return Err(InsertError::Full);
         }
+        record::publish(record, session.state);
+        Intent::done(&self.table);
+
         self.live[number as usize / 64] |= 1 << (number % 64);
         self.set_sessions(self.sessions + 1);
         Ok(RecordIndex(number))
     }
 
-    /// Lets both keys lead to a filled record and publishes it. `false` if there is no room; nothing has changed then.
-    #[inline]
-    fn put_both(
-        &self,
-        record: &Record,
-        state: SessionState,
-        [client, server]: &[Candidates; 2],
-        number: u32,
-    ) -> bool {
-        Intent::Insert(RecordIndex(number)).declare(&self.table);
-        let both = self.table.index.put(client, number) && self.table.index.put(server, number);
-        if both {
-            record::publish(record, state);
-        } else {
-            self.table.index.remove(client, number);
+    /// Makes sure that neither key of a session is in the table, and that there is room for each.
+    #[cold]
+    fn prepare(&self, session: &Session, candidates: &[Candidates; 2]) -> Result<(), InsertError> {
+        for (key, candidates) in [session.client_key(), session.server_key()].iter().zip(candidates) {
+            if let Some((index, _)) = self.find(key, candidates) {
+                return Err(InsertError::Exists(index));
+            }
         }
-        Intent::done(&self.table);
-        both
+        if candidates.iter().all(|candidates| self.make_room(candidates)) {
+            Ok(())
+        } else {
+            Err(InsertError::Full)
+        }
+    }
+
+    /// Lets both keys lead to a filled record. `false` if there is no room; nothing has changed then.
+    #[cold]
+    fn put_both(&self, candidates: &[Candidates; 2], number: u32) -> bool {
+        let [client, server] = candidates;
+        let put = || {
+            let both = self.table.index.put(client, number) && self.table.index.put(server, number);
+            if !both {
+                self.table.index.remove(client, number);
+            }
+            both
+        };
+        if put() {
+            return true;
+        }
+        // Both keys want the one slot that was left.
+        let moved = self.move_one(server.buckets);
+        Intent::Insert(RecordIndex(number)).declare(&self.table);
+        moved && put()
     }
 
     /// Removes the session in a record; `false` if there is none.
