@@ -46,7 +46,7 @@ struct TableArguments {
     #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// How long each rate is measured, milliseconds.
-    #[arg(long, default_value_t = 250)]
+    #[arg(long, default_value_t = 200)]
     slice_ms: u64,
     /// Another seed gives other sessions.
     #[arg(long, default_value_t = 1)]
