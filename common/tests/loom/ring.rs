@@ -61,7 +61,8 @@ fn a_dead_end_loses_nothing() {
             let (mut producer, mut consumer) = (file.producer(), file.consumer());
             let successor = std::sync::Arc::clone(&file);
             let producing = thread::spawn(move || {
-                let mut push = |item: u64| assert!(producer.try_push(&item.to_ne_bytes()), "the ring is full");
+                let mut push =
+                    |item: u64| assert!(producer.try_push(&item.to_ne_bytes()), "the ring is full");
                 push(1);
                 push(2);
             });
@@ -120,7 +121,10 @@ fn a_range_that_is_taken_shows_its_change() {
         });
         marking.join().unwrap();
         let (consumer, sent) = taking.join().unwrap();
-        assert!(sent == 11 || consumer.dirty().take_next().is_some(), "a change was not sent, nor its range marked");
+        assert!(
+            sent == 11 || consumer.dirty().take_next().is_some(),
+            "a change was not sent, nor its range marked"
+        );
     });
 }
 

@@ -35,11 +35,17 @@ fn killed_at_every_store(
             });
             // The kernel lets the successor have the lock when the dead process's stores are where all see them.
             dying.join().unwrap();
-            let successor = Arc::clone(&file);
+            let (successor, observer) = (Arc::clone(&file), file.observer());
             let succeeding = thread::spawn(move || {
                 let successor = successor.writer();
-                assert_eq!(successor.len() + successor.free_slots(), successor.capacity(), "a slot has leaked");
+                assert_eq!(
+                    successor.len() + successor.free_slots(),
+                    successor.capacity(),
+                    "a slot has leaked"
+                );
                 assert!(is_right(&successor), "the table is not as it may be");
+                let found = observer.lookup(&session(1).client_key());
+                assert!(is_whole(found, &session(1)), "{found:?}: a bucket is left locked");
             });
             succeeding.join().unwrap();
             reading.join().unwrap();

@@ -1,6 +1,6 @@
 //! Models of the table's readers beside its writer.
 
-use baton_common::flow::FlowKey;
+use baton_common::flow::{Address, FlowKey, address_words};
 use baton_common::id::RecordIndex;
 use baton_common::session::Session;
 use baton_common::session::table::{Lookup, SessionTable, TableReader, TableWriter};
@@ -23,6 +23,25 @@ fn a_session_appears_whole() {
             let appeared = is_whole(reader.lookup(&session(1).client_key()), &session(1));
             let found = is_whole(reader.lookup(&session(1).server_key()), &session(1));
             assert!(found || !appeared, "a session that was there is gone");
+        });
+        reading.join().unwrap();
+        writing.join().unwrap();
+        let found = file.observer().lookup(&session(1).server_key());
+        assert!(is_whole(found, &session(1)), "{found:?}: the session is not there in the end");
+    });
+}
+
+/// A session that goes out of use is gone under both its keys at once.
+#[test]
+fn a_session_vanishes_at_once() {
+    let file = TableFile::new(4, &[session(1)]);
+    model::check(2, move || {
+        let (mut writer, reader) = (file.writer(), file.reader());
+        let writing = thread::spawn(move || assert!(writer.remove(RecordIndex(0))));
+        let reading = thread::spawn(move || {
+            let is_gone = reader.lookup(&session(1).client_key()) == Lookup::Miss;
+            let found = is_whole(reader.lookup(&session(1).server_key()), &session(1));
+            assert!(!(is_gone && found), "a session that was gone is there");
         });
         reading.join().unwrap();
         writing.join().unwrap();
@@ -59,7 +78,7 @@ fn a_record_is_not_used_again_under_its_reader() {
         let reading = thread::spawn(move || {
             find_and_touch(&reader);
             reader.quiesce();
-            is_whole(reader.lookup(&session(2).server_key()), &session(2));
+            find_and_touch(&reader);
         });
         reading.join().unwrap();
         let writer = writing.join().unwrap();
@@ -173,6 +192,64 @@ fn an_entry_that_is_moved_is_found_meanwhile() {
             let found = reader.lookup(&moved.client_key());
             is_whole(found, &moved);
             assert_ne!(found, Lookup::Miss, "a session in use was not found");
+        });
+        reading.join().unwrap();
+        writing.join().unwrap();
+    });
+}
+
+/// Session 1, and another one whose virtual address wants the slot of the first one's.
+fn sharing_a_slot() -> [Session; 2] {
+    // As `session::addresses` looks for an address: if that changes, the model's own check says so.
+    let slot = |address: Address| {
+        let [high, low] = address_words(address);
+        ((high.rotate_left(29) ^ low).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % 256
+    };
+    let mut other = session(2);
+    let addresses = (0..=u16::MAX).map(|n| Address::v4([10, 1, (n >> 8) as u8, n as u8]));
+    let wanted = slot(session(1).vip.address);
+    other.vip.address = addresses.into_iter().find(|address| slot(*address) == wanted).unwrap();
+    [session(1), other]
+}
+
+/// A shared address that no session names any more is overwritten, but not under a reader of the session that named it.
+#[test]
+fn an_address_is_not_overwritten_under_its_reader() {
+    let [one, other] = sharing_a_slot();
+    let file = TableFile::new(4, &[one]);
+    model::check(1, move || {
+        let (mut writer, mut reader) = (file.writer(), file.reader());
+        reader.leave();
+        let writing = thread::spawn(move || {
+            assert!(writer.remove(RecordIndex(0)));
+            writer.insert(&other).unwrap();
+        });
+        let reading = thread::spawn(move || {
+            reader.quiesce();
+            is_whole(reader.lookup(&one.client_key()), &one);
+            is_whole(reader.lookup(&one.server_key()), &one);
+        });
+        reading.join().unwrap();
+        writing.join().unwrap();
+    });
+}
+
+/// Who is not registered may read an address that is overwritten, and finds out.
+#[test]
+fn an_observer_sees_no_address_of_another_session() {
+    let [one, other] = sharing_a_slot();
+    let file = TableFile::new(4, &[one]);
+    model::check(1, move || {
+        let (mut writer, observer) = (file.writer(), file.observer());
+        let writing = thread::spawn(move || {
+            assert!(writer.remove(RecordIndex(0)));
+            writer.insert(&other).unwrap();
+        });
+        let reading = thread::spawn(move || {
+            if let Some(found) = observer.session(RecordIndex(0)) {
+                assert_eq!(found, one, "what was found is not what was written");
+            }
+            is_whole(observer.lookup(&one.server_key()), &one);
         });
         reading.join().unwrap();
         writing.join().unwrap();

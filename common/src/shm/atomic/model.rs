@@ -43,7 +43,7 @@ struct World {
     /// What each thread loaded last from a word, where a mutation wants to know.
     loaded: FxHashMap<(usize, Place), u64>,
     /// A store that a mutation holds back, by thread.
-    deferred: FxHashMap<usize, (Place, u64, Ordering)>,
+    deferred: FxHashMap<usize, (Place, u64, u64, Ordering)>,
     /// Executions so far.
     executions: u64,
     /// The thread that dies, and how many stores it has until then.
@@ -233,17 +233,22 @@ fn store(place: Place, memory: u64, value: u64, order: Ordering, at: &Location<'
     match mutation::of(at) {
         Some(Kind::Skip) => return,
         Some(Kind::Defer) => {
-            WORLD.with_borrow_mut(|world| world.deferred.insert(thread(), (place, value, order)));
+            WORLD.with_borrow_mut(|world| world.deferred.insert(thread(), (place, memory, value, order)));
             return;
         }
         Some(Kind::Relax) => store_now(place, memory, value, Ordering::Relaxed),
         _ => store_now(place, memory, value, order),
     }
+    store_deferred();
+}
+
+/// Lets a store happen that was held back.
+fn store_deferred() {
     if !mutation::is_on() {
         return;
     }
     let deferred = WORLD.with_borrow_mut(|world| world.deferred.remove(&thread()));
-    if let Some((place, value, order)) = deferred {
+    if let Some((place, memory, value, order)) = deferred {
         store_now(place, memory, value, order);
     }
 }
@@ -277,7 +282,11 @@ fn modify(
             World::set_alone(place, changed);
             Ok(value)
         }
-        Access::Watched(watched) => watched.fetch_update(order, Ordering::Relaxed, change),
+        Access::Watched(watched) => {
+            let changed = watched.fetch_update(order, Ordering::Relaxed, change);
+            store_deferred();
+            changed
+        }
     }
 }
 
