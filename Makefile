@@ -22,10 +22,14 @@ UNITS    := $(notdir $(wildcard systemd/*.service systemd/*.target))
 DOCS     := README.md ARCHITECTURE.md CHANGELOG.md LICENSE conf/baton.ron $(wildcard docs/*.md)
 SCRIPTS  := .ci/run tests/run $(wildcard tests/install-deps)
 
-.PHONY: help deps testdeps build demo test unit lint install uninstall
+# What `bench-table` measures: sessions in the tables, and how often.
+SIZES  := 1000000 5000000 20000000
+ROUNDS := 3
+
+.PHONY: help deps testdeps build demo test unit lint bench-table install uninstall
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
 
 deps: ## Install what build and demo need and Debian 12 lacks (needs root if anything is missing)
 	@tests/install-deps
@@ -52,6 +56,9 @@ lint: testdeps ## Formatting, clippy, documentation, shell scripts
 	@RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
 	@shellcheck --severity=warning $(SCRIPTS)
 	@echo "lint: clean"
+
+bench-table: build ## Session tables beside others, into bench/results; SIZES= and ROUNDS= shorten it (needs root)
+	@$(TARGET)/release/baton-bench table --sizes "$(SIZES)" --rounds $(ROUNDS)
 
 install: $(if $(BUILT),,build) ## Binaries, units, documents, sample config; honours DESTDIR, PREFIX, SYSCONFDIR
 	@install -d $(addprefix "$(DESTDIR)",$(BINDIR) $(UNITDIR) $(DOCDIR) $(dir $(CONFIG)))

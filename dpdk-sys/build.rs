@@ -8,14 +8,15 @@ use std::process::Command;
 const TESTED_RELEASE: &str = "22.11";
 
 /// Libraries whose functions are bound. The drivers load themselves from DPDK's plugin directory.
-const LIBRARIES: [&str; 6] = ["rte_ethdev", "rte_net", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal"];
+const LIBRARIES: [&str; 7] =
+    ["rte_ethdev", "rte_hash", "rte_net", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal"];
 
 /// Types with a layout that Rust cannot express (packed types that hold aligned ones).
 const OPAQUE_TYPES: [&str; 4] =
     ["rte_arp_ipv4", "rte_arp_hdr", "rte_gtp_psc_generic_hdr", "rte_l2tpv2_combined_msg_hdr"];
 
 /// Functions, types and constants that are bound; regular expressions.
-const FUNCTIONS: [&str; 9] = [
+const FUNCTIONS: [&str; 10] = [
     "baton_.*",
     "rte_eal_(init|wait_lcore|remote_launch|get_lcore_state|process_type)",
     "rte_(strerror|service_finalize|version_year|version_month|version_minor|version)",
@@ -23,14 +24,19 @@ const FUNCTIONS: [&str; 9] = [
     "rte_pktmbuf_(pool_create_by_ops|free_bulk)",
     "rte_mempool_(lookup|avail_count|in_use_count)",
     "rte_ring_(create|free)",
+    "rte_hash_(create|free|count|add_key_data|del_key|free_key_with_position|lookup_data|lookup_bulk_data)",
     "rte_eth_(dev_get_port_by_name|dev_info_get|dev_configure|dev_set_mtu|dev_get_mtu|dev_start|dev_stop|\
      dev_adjust_nb_rx_tx_desc|rx_queue_setup|tx_queue_setup|promiscuous_enable|macaddr_get|link_get_nowait|\
      stats_get|xstats_get|xstats_get_names|dev_socket_id)",
     "rte_flow_(create|destroy|flush)|rte_mcfg_(mem|tailq|mempool)_(read|write)_(lock|unlock)|rte_mcfg_timer_(lock|unlock)",
 ];
 const TYPES: [&str; 2] = ["rte_flow_item_(eth|ipv4|ipv6|udp)", "rte_flow_action_(queue|rss)"];
-const CONSTANTS: [&str; 3] =
-    ["RTE_(MAX_LCORE|MAX_ETHPORTS|MAX_QUEUES_PER_PORT)", "RING_F_(SP_ENQ|SC_DEQ)", "RTE_PKTMBUF_HEADROOM"];
+const CONSTANTS: [&str; 4] = [
+    "RTE_(MAX_LCORE|MAX_ETHPORTS|MAX_QUEUES_PER_PORT)",
+    "RING_F_(SP_ENQ|SC_DEQ)",
+    "RTE_PKTMBUF_HEADROOM",
+    "RTE_HASH_(EXTRA_FLAGS_RW_CONCURRENCY_LF|LOOKUP_BULK_MAX)",
+];
 
 fn main() {
     for path in ["build.rs", "src/shim.c", "src/shim.h"] {

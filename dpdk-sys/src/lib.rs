@@ -1,6 +1,6 @@
 //! Bindings to the system's libdpdk 22.11, linked dynamically.
 //!
-//! Only what the `dpdk` crate uses is bound. libdpdk's static inline functions stand here under names that begin with
+//! Only what the `dpdk` crate uses is bound, and `rte_hash`, which the benchmarks compare with. libdpdk's static inline functions stand here under names that begin with
 //! `baton_`: a small C shim turns them into real ones. libdpdk's own manual documents every item.
 
 /// What bindgen made of libdpdk's headers.

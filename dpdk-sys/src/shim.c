@@ -1,5 +1,7 @@
 #include "shim.h"
 
+#include <rte_hash_crc.h>
+
 int baton_errno(void)
 {
 	return rte_errno;
@@ -88,4 +90,9 @@ unsigned int baton_ring_count(const struct rte_ring *ring)
 unsigned int baton_ring_free_count(const struct rte_ring *ring)
 {
 	return rte_ring_free_count(ring);
+}
+
+uint32_t baton_hash_crc(const void *key, uint32_t length, uint32_t start)
+{
+	return rte_hash_crc(key, length, start);
 }

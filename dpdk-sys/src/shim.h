@@ -9,6 +9,7 @@
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_flow.h>
+#include <rte_hash.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
@@ -44,5 +45,8 @@ unsigned int baton_ring_enqueue_burst(struct rte_ring *ring, struct rte_mbuf *co
 unsigned int baton_ring_dequeue_burst(struct rte_ring *ring, struct rte_mbuf **packets, unsigned int count);
 unsigned int baton_ring_count(const struct rte_ring *ring);
 unsigned int baton_ring_free_count(const struct rte_ring *ring);
+
+/* rte_hash_crc as a hash function of an rte_hash. */
+uint32_t baton_hash_crc(const void *key, uint32_t length, uint32_t start);
 
 #endif

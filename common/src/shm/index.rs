@@ -99,28 +99,31 @@ impl Index {
         records_stay: bool,
         mut examine: impl FnMut(u32) -> Option<T>,
     ) -> Found<T> {
-        let [first, second] = candidates.buckets;
-        let look = self.bucket(first).read(candidates.tag, records_stay, &mut examine);
+        let look = self.bucket(candidates.buckets[0]).read(candidates.tag, records_stay, &mut examine);
         match look.found {
             Found::Here(value) => Found::Here(value),
             Found::Absent if !look.has_strays => Found::Absent,
-            in_first => match self.bucket(second).read(candidates.tag, records_stay, examine).found {
-                Found::Absent => match in_first {
-                    Found::Contended => Found::Contended,
-                    _ => Found::Absent,
-                },
-                in_second => in_second,
-            },
+            in_first => {
+                let contended = matches!(in_first, Found::Contended);
+                self.read_second(candidates, records_stay, examine, contended)
+            }
         }
     }
 
-    /// Writer only: the place for a key that is not in the table, if one look at its first bucket tells that it is not and
-    /// that there is room.
-    #[inline]
-    pub fn place_for_new(&self, candidates: &Candidates) -> Option<Place> {
-        let bucket = candidates.buckets[0];
-        let slot = self.bucket(bucket).slot_for_new(candidates.tag)?;
-        Some(Place { bucket, slot })
+    /// What few lookups need is kept out of the way of the others.
+    #[cold]
+    #[inline(never)]
+    fn read_second<T>(
+        &self,
+        candidates: &Candidates,
+        records_stay: bool,
+        examine: impl FnMut(u32) -> Option<T>,
+        contended_in_first: bool,
+    ) -> Found<T> {
+        match self.bucket(candidates.buckets[1]).read(candidates.tag, records_stay, examine).found {
+            Found::Absent if contended_in_first => Found::Contended,
+            found => found,
+        }
     }
 
     /// Writer only: lets the key's buckets point to a whole record. `false` if neither has room; nothing has changed then.
@@ -128,12 +131,12 @@ impl Index {
     pub fn put(&self, candidates: &Candidates, record: u32) -> bool {
         let [first, second] = candidates.buckets;
         if let Some(slot) = self.bucket(first).empty_slot() {
-            self.put_at(Place { bucket: first, slot }, candidates.tag, record);
+            self.bucket(first).put(slot, candidates.tag, record);
             return true;
         }
         let Some(slot) = self.bucket(second).empty_slot() else { return false };
         self.add_stray(first);
-        self.put_at(Place { bucket: second, slot }, candidates.tag, record);
+        self.bucket(second).put(slot, candidates.tag, record);
         true
     }
 
@@ -141,7 +144,7 @@ impl Index {
     pub fn move_to_second(&self, from: Place, candidates: &Candidates, record: u32) -> bool {
         let Some(slot) = self.bucket(candidates.buckets[1]).empty_slot() else { return false };
         self.add_stray(candidates.buckets[0]);
-        self.put_at(Place { bucket: candidates.buckets[1], slot }, candidates.tag, record);
+        self.bucket(candidates.buckets[1]).put(slot, candidates.tag, record);
         self.clear_at(from);
         true
     }
@@ -169,19 +172,7 @@ impl Index {
     /// Writer only: empties a place, and leaves the strays of its key's first bucket as they are.
     #[inline]
     pub fn clear_at(&self, place: Place) {
-        let bucket = self.bucket(place.bucket);
-        bucket.begin_change();
-        bucket.clear(place.slot);
-        bucket.end_change();
-    }
-
-    /// Writer only: lets an empty place, which is one of the key's, point to a whole record.
-    #[inline]
-    pub fn put_at(&self, place: Place, tag: u16, record: u32) {
-        let bucket = self.bucket(place.bucket);
-        bucket.begin_change();
-        bucket.put(place.slot, tag, record);
-        bucket.end_change();
+        self.bucket(place.bucket).clear(place.slot);
     }
 
     /// Before the stray is there: a reader that looks at the first bucket from now on looks at the second too.

@@ -38,6 +38,7 @@ fn allowed(package: &str) -> &'static [&'static str] {
         "dpdk" => &["dpdk-sys"],
         "baton-hugepages" | "batonctl" => &["baton-common"],
         "baton-primary" | "baton-sync" | "baton-lab" => &["baton-common", "dpdk"],
+        "baton-bench" => &["baton-common", "dpdk", "dpdk-sys"],
         other => panic!("package {other} has no place in the dependency rule yet"),
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use proc_macro2::{Group, TokenStream, TokenTree};
 
 /// The workspace's packages that hold source, by directory.
-pub const PACKAGES: [&str; 8] =
-    ["common", "dpdk-sys", "dpdk", "hugepage-setup", "primary", "sync-secondary", "ctl", "tests"];
+pub const PACKAGES: [&str; 9] =
+    ["common", "dpdk-sys", "dpdk", "hugepage-setup", "primary", "sync-secondary", "ctl", "tests", "bench"];
 
 /// A Rust file.
 pub struct Source {

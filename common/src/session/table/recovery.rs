@@ -143,8 +143,7 @@ impl<'a> Check<'a> {
             let bucket = self.table.index.bucket(number);
             if bucket.is_odd() {
                 self.recovery.odd_buckets += 1;
-                bucket.begin_change();
-                bucket.end_change();
+                bucket.mend();
             }
             self.entries += bucket.load() as u64;
         }
@@ -219,9 +218,8 @@ impl<'a> Check<'a> {
             .filter(|(_, record)| *record < number);
         others.into_iter().any(|(_, other)| {
             let words = self.table.slab.record(other).and_then(record::read);
-            words.is_some_and(|words| {
-                record::direction_of(&words, &key.words(), &self.table.addresses).is_some()
-            })
+            let other = words.and_then(|words| record::Resolved::new(words, &self.table.addresses));
+            other.is_some_and(|other| other.direction_of(&key.words()).is_some())
         })
     }
 
