@@ -13,7 +13,7 @@ use super::shared::shared_struct;
 pub const BUCKET_SLOTS: usize = 10;
 
 /// Times that a reader looks at a bucket before it gives up.
-pub const READ_ATTEMPTS: u32 = if cfg!(loom) { 2 } else { 32 };
+pub const READ_ATTEMPTS: u32 = if cfg!(loom) { 1 } else { 32 };
 
 /// Highest number of strays that a bucket counts. One that has been there stays there: it may stand for more.
 pub const STRAYS_MAX: u8 = u8::MAX;

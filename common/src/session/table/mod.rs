@@ -40,7 +40,7 @@ const READERS_OFFSET: u64 = CONTROL_OFFSET + 4096;
 const ADDRESSES_OFFSET: u64 = READERS_OFFSET + 4096;
 
 /// Times that a record which is used again and again is looked at, for who does not hold it still.
-const READ_ATTEMPTS: u32 = 4;
+const READ_ATTEMPTS: u32 = if cfg!(loom) { 1 } else { 4 };
 
 shared_struct! {
     /// What the structural writer keeps, a page after the header. Each word has a cache line of its own.

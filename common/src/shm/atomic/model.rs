@@ -6,11 +6,12 @@
 //! Which are written is found out by running, see [`check`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+
+use rustc_hash::FxHashMap;
 
 use super::mutation::{self, Kind};
 
@@ -22,12 +23,11 @@ type Place = (u64, usize);
 /// Executions in which other words may turn out to be written than in those before.
 const PASSES_MAX: usize = 50;
 
-/// The mappings of this process: their first address, their bytes, and the file's number.
-static MAPPINGS: Mutex<Vec<(usize, usize, u64)>> = Mutex::new(Vec::new());
-
 thread_local! {
     // Loom runs all threads of a model on one thread of the system's.
     static WORLD: RefCell<World> = RefCell::default();
+    // The mappings of this thread: by their first address, their end, and the file's number.
+    static MAPPINGS: RefCell<BTreeMap<usize, (usize, u64)>> = const { RefCell::new(BTreeMap::new()) };
     static RUNNING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -37,13 +37,15 @@ struct World {
     /// Words that are written, with what the file holds.
     written: BTreeMap<Place, u64>,
     /// In this execution, loom's atomics for them.
-    watched: HashMap<Place, Rc<Watched>>,
+    watched: FxHashMap<Place, Rc<Watched>>,
     /// Words that were written for the first time in this execution, with the last value: the execution counts for nothing.
     discovered: BTreeMap<Place, u64>,
     /// What each thread loaded last from a word, where a mutation wants to know.
-    loaded: HashMap<(usize, Place), u64>,
+    loaded: FxHashMap<(usize, Place), u64>,
     /// A store that a mutation holds back, by thread.
-    deferred: HashMap<usize, (Place, u64, Ordering)>,
+    deferred: FxHashMap<usize, (Place, u64, u64, Ordering)>,
+    /// Executions so far.
+    executions: u64,
     /// The thread that dies, and how many stores it has until then.
     mortal: Option<(usize, u32)>,
 }
@@ -56,18 +58,19 @@ enum Access {
     Watched(Rc<Watched>),
 }
 
-/// Notes a mapping of a file, for as long as the process lives.
+/// Notes a mapping of a file. What was mapped there before is no more.
 pub fn mapped(address: usize, bytes: usize, file: u64) {
-    let mut mappings = MAPPINGS.lock().unwrap();
-    mappings.retain(|(start, length, _)| address + bytes <= *start || start + length <= address);
-    mappings.push((address, bytes, file));
+    MAPPINGS.with_borrow_mut(|mappings| {
+        mappings.retain(|start, (end, _)| address + bytes <= *start || *end <= address);
+        mappings.insert(address, (address + bytes, file));
+    });
 }
 
 fn place_of(address: usize) -> Place {
-    let mappings = MAPPINGS.lock().unwrap();
-    let mapping = mappings.iter().find(|(start, length, _)| (*start..start + length).contains(&address));
-    let (start, _, file) = mapping.expect("a model's words all lie in mapped files");
-    (*file, address - start)
+    MAPPINGS.with_borrow(|mappings| match mappings.range(..=address).next_back() {
+        Some((start, (end, file))) if address < *end => (*file, address - start),
+        _ => panic!("a model's words all lie in mapped files"),
+    })
 }
 
 /// Runs `model` in all the ways that loom finds, with at most `preemptions` involuntary switches of threads in each.
@@ -85,6 +88,9 @@ pub fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
                 .map_err(|panic| if panic.is::<Discovery>() { Discovery } else { resume_unwind(panic) })
                 .is_ok()
         {
+            WORLD.with_borrow(|world| {
+                println!("{} executions, {} words written", world.executions, world.written.len());
+            });
             return;
         }
     }
@@ -126,6 +132,7 @@ impl World {
     /// A new execution. Called before the model spawns threads: they all see the first values.
     fn begin() {
         let written: Vec<_> = WORLD.with_borrow_mut(|world| {
+            world.executions += 1;
             world.watched.clear();
             world.loaded.clear();
             world.deferred.clear();
@@ -226,14 +233,22 @@ fn store(place: Place, memory: u64, value: u64, order: Ordering, at: &Location<'
     match mutation::of(at) {
         Some(Kind::Skip) => return,
         Some(Kind::Defer) => {
-            WORLD.with_borrow_mut(|world| world.deferred.insert(thread(), (place, value, order)));
+            WORLD.with_borrow_mut(|world| world.deferred.insert(thread(), (place, memory, value, order)));
             return;
         }
         Some(Kind::Relax) => store_now(place, memory, value, Ordering::Relaxed),
         _ => store_now(place, memory, value, order),
     }
+    store_deferred();
+}
+
+/// Lets a store happen that was held back.
+fn store_deferred() {
+    if !mutation::is_on() {
+        return;
+    }
     let deferred = WORLD.with_borrow_mut(|world| world.deferred.remove(&thread()));
-    if let Some((place, value, order)) = deferred {
+    if let Some((place, memory, value, order)) = deferred {
         store_now(place, memory, value, order);
     }
 }
@@ -267,7 +282,11 @@ fn modify(
             World::set_alone(place, changed);
             Ok(value)
         }
-        Access::Watched(watched) => watched.fetch_update(order, Ordering::Relaxed, change),
+        Access::Watched(watched) => {
+            let changed = watched.fetch_update(order, Ordering::Relaxed, change);
+            store_deferred();
+            changed
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Mutations: a model build with one mistake in it, to see that the models find it.
 //!
 //! The mistake is named by the environment, `LOOM_MUTATION=<file>:<line>:<kind>`: the line of one access to shared memory and
-//! what is wrong with it. So there is no trace of them in the code that is modelled.
+//! what is wrong with it; several, separated by commas, are made together. There is no trace of them in the code that is
+//! modelled.
 
 use std::panic::Location;
 use std::sync::LazyLock;
@@ -47,23 +48,29 @@ impl Kind {
 /// The name of the environment's variable.
 pub const VARIABLE: &str = "LOOM_MUTATION";
 
-static MUTATION: LazyLock<Option<(String, u32, Kind)>> = LazyLock::new(|| {
-    let text = std::env::var(VARIABLE).ok()?;
-    let mut parts = text.split(':');
-    let parsed = (|| {
+/// A mistake: file, line and kind.
+type Mistake = (String, u32, Kind);
+
+static MISTAKES: LazyLock<Vec<Mistake>> = LazyLock::new(|| {
+    let text = std::env::var(VARIABLE).unwrap_or_default();
+    let mistakes = text.split(',').filter(|mistake| !mistake.is_empty());
+    let parsed = mistakes.map(|mistake| {
+        let mut parts = mistake.split(':');
         let (file, line, kind) = (parts.next()?, parts.next()?, parts.next()?);
         Some((file.to_owned(), line.parse().ok()?, Kind::from_text(kind)?))
-    })();
-    Some(parsed.unwrap_or_else(|| panic!("{VARIABLE}={text}: no <file>:<line>:<kind>")))
+    });
+    let parsed: Option<Vec<Mistake>> = parsed.collect();
+    parsed.unwrap_or_else(|| panic!("{VARIABLE}={text}: not <file>:<line>:<kind>, separated by commas"))
 });
 
 /// Whether this build has a mistake in it.
 pub fn is_on() -> bool {
-    MUTATION.is_some()
+    !MISTAKES.is_empty()
 }
 
 /// What is wrong with the access at this place in the code.
 pub fn of(at: &Location<'_>) -> Option<Kind> {
-    let (file, line, kind) = MUTATION.as_ref()?;
-    (at.line() == *line && at.file().ends_with(file.as_str())).then_some(*kind)
+    let mut mistakes = MISTAKES.iter();
+    let found = mistakes.find(|(file, line, _)| at.line() == *line && at.file().ends_with(file.as_str()));
+    found.map(|(_, _, kind)| *kind)
 }
