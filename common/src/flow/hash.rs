@@ -97,3 +97,6 @@ fn mix(word: u64) -> u64 {
     let word = (word ^ word >> 32).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ word >> 32
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,9 @@
 //! only one that is different for each session, it fits into one cache line for both families.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::flow::{Address, address_from_words, address_words};
+use crate::shm::atomic::{AtomicU64, Ordering, fence};
 use crate::shm::readers::Readers;
 use crate::shm::region::{Region, RegionError};
 use crate::shm::shared::{Mapped, shared_struct};

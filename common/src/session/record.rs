@@ -14,10 +14,9 @@
 //! Word 6 makes the session appear under both its keys at once, and vanish at once. Its life is another one each time that
 //! the record is filled: who finds the same life before and after copying a record has copied one session.
 
-use std::sync::atomic::{Ordering, fence};
-
 use crate::flow::{Endpoint, FlowKey, Protocol, address_from_words, address_words};
 use crate::id::{Generation, NodeId};
+use crate::shm::atomic::{Ordering, fence};
 use crate::shm::slab::{RECORD_WORDS, Record};
 use crate::time::Millis;
 
@@ -102,7 +101,12 @@ pub fn retire(record: &Record) {
 pub fn read(record: &Record) -> Option<[u64; RECORD_WORDS]> {
     // SYNC record-published: pairs with the release store of `publish`.
     let state = record.word(STATE).load(Ordering::Acquire);
-    (state & STATE_MASK != NO_STATE).then(|| record.copy())
+    (state & STATE_MASK != NO_STATE).then(|| {
+        // The life that the copy is compared with later is the one from before the copy.
+        let mut words = record.copy();
+        words[STATE] = state;
+        words
+    })
 }
 
 /// What `examine` makes of a copy of a record, for who was led here by no bucket: `Ok(None)` if the record is not in use,

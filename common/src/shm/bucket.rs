@@ -5,15 +5,15 @@
 //! away first.
 
 use std::hint::spin_loop;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+use super::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use super::shared::shared_struct;
 
 /// Slots of a bucket.
 pub const BUCKET_SLOTS: usize = 10;
 
 /// Times that a reader looks at a bucket before it gives up.
-pub const READ_ATTEMPTS: u32 = 32;
+pub const READ_ATTEMPTS: u32 = if cfg!(loom) { 2 } else { 32 };
 
 /// Highest number of strays that a bucket counts. One that has been there stays there: it may stand for more.
 pub const STRAYS_MAX: u8 = u8::MAX;
@@ -158,7 +158,14 @@ impl Bucket {
         for _ in 0..READ_ATTEMPTS {
             // SYNC bucket-changed: pairs with the release stores of `end_change` and `set_strays`.
             let before = self.head.load(Ordering::Acquire);
-            let found = self.records_with(tag).find_map(|(_, record)| examine(record));
+            let mut slots = self.slots_with(tag);
+            // SYNC record-numbered: pairs with the release stores of `set_tag` and `end_change`.
+            fence(Ordering::Acquire);
+            let mut found = None;
+            while slots != 0 && found.is_none() {
+                found = examine(self.records[slots.trailing_zeros() as usize].load(Ordering::Relaxed));
+                slots &= slots - 1;
+            }
             let has_strays = before & STRAYS_MASK != 0;
             if records_stay && let Some(value) = found {
                 return Look { found: Found::Here(value), has_strays };
@@ -175,35 +182,62 @@ impl Bucket {
         Look { found: Found::Contended, has_strays: true }
     }
 
-    /// Writer only: makes the lock odd. It stays odd if it was, after a writer died here.
+    /// Writer only: lets a slot point to a whole record, under a tag that is not zero.
     #[inline]
-    pub fn begin_change(&self) {
-        let head = self.head.load(Ordering::Relaxed);
-        self.head.store(head | 1, Ordering::Relaxed);
-        // SYNC bucket-changing: pairs with the acquire fence of `read`.
-        fence(Ordering::Release);
+    pub fn put(&self, slot: usize, tag: u16, record: u32) {
+        let odd = self.begin_change();
+        self.records[slot].store(record, Ordering::Relaxed);
+        let head = self.set_tag(odd, slot, tag);
+        self.end_change(head);
     }
 
-    /// Writer only: makes the lock even again.
+    /// Writer only: empties a slot.
     #[inline]
-    pub fn end_change(&self) {
-        let head = self.head.load(Ordering::Relaxed);
+    pub fn clear(&self, slot: usize) {
+        let odd = self.begin_change();
+        let head = self.set_tag(odd, slot, 0);
+        self.end_change(head);
+    }
+
+    /// Writer only: makes the lock even if a writer died in the bucket. All that may be wrong in it was put right before.
+    pub fn mend(&self) {
+        self.end_change(self.head.load(Ordering::Relaxed));
+    }
+
+    /// Makes the lock odd, and returns the head as it is then. It stays odd if it was, after a writer died here.
+    #[inline]
+    fn begin_change(&self) -> u64 {
+        let odd = self.head.load(Ordering::Relaxed) | 1;
+        self.head.store(odd, Ordering::Relaxed);
+        // SYNC bucket-changing: pairs with the acquire fence of `read`.
+        fence(Ordering::Release);
+        odd
+    }
+
+    /// Makes the lock of `head` even, and stores it.
+    #[inline]
+    fn end_change(&self, head: u64) {
         let sequence = ((head & SEQUENCE_MASK) | 1) + 1;
         // SYNC bucket-changed: pairs with the acquire load of `read`.
         self.head.store(head & !SEQUENCE_MASK | sequence & SEQUENCE_MASK, Ordering::Release);
     }
 
-    /// Writer only, in a change: lets a slot point to a whole record.
+    /// Sets a slot's tag; returns the head as it is to be then, for the tags in it are stored by the end of the change.
     #[inline]
-    pub fn put(&self, slot: usize, tag: u16, record: u32) {
-        self.records[slot].store(record, Ordering::Relaxed);
-        self.set_tag(slot, tag);
-    }
-
-    /// Writer only, in a change: empties a slot.
-    #[inline]
-    pub fn clear(&self, slot: usize) {
-        self.set_tag(slot, 0);
+    fn set_tag(&self, head: u64, slot: usize, tag: u16) -> u64 {
+        let with_tag = |word: u64, lane: usize| {
+            let shift = lane * TAG_BITS;
+            word & !(0xffff << shift) | u64::from(tag) << shift
+        };
+        match slot.checked_sub(TAIL_SLOTS) {
+            Some(in_head) => with_tag(head, 2 + in_head),
+            None => {
+                let word = &self.tags[slot / WORD_TAGS];
+                // SYNC record-numbered: pairs with the acquire fence of `read`, for the slot's record number.
+                word.store(with_tag(word.load(Ordering::Relaxed), slot % WORD_TAGS), Ordering::Release);
+                head
+            }
+        }
     }
 
     /// Writer only: notes how many keys whose first bucket this is stand in their second. One store, and a change of its own.
@@ -214,14 +248,6 @@ impl Bucket {
         let rest = head & !(SEQUENCE_MASK | STRAYS_MASK);
         // SYNC bucket-changed: pairs with the acquire load of `read`.
         self.head.store(rest | u64::from(strays) << SEQUENCE_BITS | sequence, Ordering::Release);
-    }
-
-    #[inline]
-    fn set_tag(&self, slot: usize, tag: u16) {
-        let (word, shift) = self.tag_word(slot);
-        let others = word.load(Ordering::Relaxed) & !(0xffff << shift);
-        // SYNC record-numbered: pairs with the acquire load of `read`, for the slot's record number.
-        word.store(others | u64::from(tag) << shift, Ordering::Release);
     }
 
     /// The word that a slot's tag stands in, and how far up.
@@ -328,9 +354,7 @@ mod tests {
         bucket.set_strays(0xa5);
         for slot in 0..BUCKET_SLOTS {
             assert_eq!((bucket.empty_slot(), bucket.load()), (Some(slot), slot));
-            bucket.begin_change();
             bucket.put(slot, 100 + slot as u16, slot as u32);
-            bucket.end_change();
         }
         assert_eq!((bucket.empty_slot(), bucket.load()), (None, BUCKET_SLOTS));
         for slot in 0..BUCKET_SLOTS {
@@ -349,7 +373,7 @@ mod tests {
         bucket.put(9, 9, 2);
         bucket.set_strays(3);
         bucket.head.fetch_or(SEQUENCE_MASK, Ordering::Relaxed);
-        bucket.end_change();
+        bucket.mend();
         assert_eq!((bucket.head.load(Ordering::Relaxed) & SEQUENCE_MASK, bucket.strays()), (0, 3));
         bucket.head.fetch_or(SEQUENCE_MASK - 1, Ordering::Relaxed);
         bucket.set_strays(STRAYS_MAX);
@@ -364,12 +388,8 @@ mod tests {
         let found = read(&bucket, TAG, false, |record| {
             looks += 1;
             if looks == 1 {
-                bucket.begin_change();
                 bucket.clear(0);
-                bucket.end_change();
-                bucket.begin_change();
                 bucket.put(0, TAG, 2);
-                bucket.end_change();
             }
             Some(record)
         });
@@ -383,9 +403,7 @@ mod tests {
         let found = read(&bucket, TAG, true, |record| {
             looks += 1;
             if looks == 1 {
-                bucket.begin_change();
                 bucket.put(0, TAG, 3);
-                bucket.end_change();
             }
             (record == 3).then_some(record)
         });
@@ -412,8 +430,7 @@ mod tests {
         assert_eq!(read(&bucket, TAG, false, Some), Found::Contended);
         assert_eq!(read(&bucket, TAG, true, Some), Found::Here(1));
         assert_eq!(read(&bucket, TAG + 1, true, Some), Found::Contended);
-        bucket.begin_change();
-        bucket.end_change();
+        bucket.mend();
         assert_eq!(read(&bucket, TAG, false, Some), Found::Here(1));
         assert_eq!(read(&bucket, TAG + 1, false, Some), Found::Absent);
     }
@@ -424,8 +441,7 @@ mod tests {
         let mut looks = 0;
         let found = read(&bucket, TAG, false, |_| {
             looks += 1;
-            bucket.begin_change();
-            bucket.end_change();
+            bucket.clear(1);
             Some(())
         });
         assert_eq!((found, looks), (Found::Contended, READ_ATTEMPTS));

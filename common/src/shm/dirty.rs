@@ -4,8 +4,8 @@
 //! finished when the secondary died is the first that its successor gets.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::atomic::{AtomicU64, Ordering};
 use super::shared::shared_struct;
 
 /// Ranges that a table is divided into.

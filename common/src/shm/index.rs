@@ -114,26 +114,17 @@ impl Index {
         }
     }
 
-    /// Writer only: the place for a key that is not in the table, if one look at its first bucket tells that it is not and
-    /// that there is room.
-    #[inline]
-    pub fn place_for_new(&self, candidates: &Candidates) -> Option<Place> {
-        let bucket = candidates.buckets[0];
-        let slot = self.bucket(bucket).slot_for_new(candidates.tag)?;
-        Some(Place { bucket, slot })
-    }
-
     /// Writer only: lets the key's buckets point to a whole record. `false` if neither has room; nothing has changed then.
     #[inline]
     pub fn put(&self, candidates: &Candidates, record: u32) -> bool {
         let [first, second] = candidates.buckets;
         if let Some(slot) = self.bucket(first).empty_slot() {
-            self.put_at(Place { bucket: first, slot }, candidates.tag, record);
+            self.bucket(first).put(slot, candidates.tag, record);
             return true;
         }
         let Some(slot) = self.bucket(second).empty_slot() else { return false };
         self.add_stray(first);
-        self.put_at(Place { bucket: second, slot }, candidates.tag, record);
+        self.bucket(second).put(slot, candidates.tag, record);
         true
     }
 
@@ -141,7 +132,7 @@ impl Index {
     pub fn move_to_second(&self, from: Place, candidates: &Candidates, record: u32) -> bool {
         let Some(slot) = self.bucket(candidates.buckets[1]).empty_slot() else { return false };
         self.add_stray(candidates.buckets[0]);
-        self.put_at(Place { bucket: candidates.buckets[1], slot }, candidates.tag, record);
+        self.bucket(candidates.buckets[1]).put(slot, candidates.tag, record);
         self.clear_at(from);
         true
     }
@@ -169,19 +160,7 @@ impl Index {
     /// Writer only: empties a place, and leaves the strays of its key's first bucket as they are.
     #[inline]
     pub fn clear_at(&self, place: Place) {
-        let bucket = self.bucket(place.bucket);
-        bucket.begin_change();
-        bucket.clear(place.slot);
-        bucket.end_change();
-    }
-
-    /// Writer only: lets an empty place, which is one of the key's, point to a whole record.
-    #[inline]
-    pub fn put_at(&self, place: Place, tag: u16, record: u32) {
-        let bucket = self.bucket(place.bucket);
-        bucket.begin_change();
-        bucket.put(place.slot, tag, record);
-        bucket.end_change();
+        self.bucket(place.bucket).clear(place.slot);
     }
 
     /// Before the stray is there: a reader that looks at the first bucket from now on looks at the second too.

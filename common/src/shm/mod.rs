@@ -2,6 +2,7 @@
 //!
 //! `docs/shm-layout.md` shows every layout, who writes what, and what happens when a writer dies.
 
+pub mod atomic;
 pub mod bucket;
 pub mod dirty;
 pub mod header;

@@ -4,10 +4,10 @@
 //! record number. What was unlinked before epoch `e` began is through once every reader that is online has noted `e`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use thiserror::Error;
 
+use super::atomic::{AtomicU64, Ordering, fence};
 use super::process::ProcessName;
 use super::region::{Region, RegionError};
 use super::shared::{Mapped, shared_struct};

@@ -199,6 +199,8 @@ impl Region {
             bytes,
             source,
         })?;
+        #[cfg(loom)]
+        super::atomic::model::mapped(map.as_ptr().addr(), map.len(), metadata.ino());
         let region = Region { map, file, path: path.to_owned() };
         region.header().check(kind, bytes).map_err(header_error)?;
         Ok(Arc::new(region))

@@ -4,10 +4,10 @@
 //! committed when the consumer died is read again by its successor.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
+use super::atomic::{AtomicU64, Ordering};
 use super::dirty::DirtyRanges;
 use super::header::{FileKind, FileSpec, HEADER_BYTES, HeaderError};
 use super::region::{Region, RegionError};

@@ -24,6 +24,12 @@ unsafe impl Shared for AtomicU16 {}
 unsafe impl Shared for AtomicU32 {}
 // SAFETY: an atomic.
 unsafe impl Shared for AtomicU64 {}
+// SAFETY: an atomic with another way to its value while a model runs.
+#[cfg(loom)]
+unsafe impl Shared for super::atomic::AtomicU32 {}
+// SAFETY: as above.
+#[cfg(loom)]
+unsafe impl Shared for super::atomic::AtomicU64 {}
 // SAFETY: nothing but such values, one after the other.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
 

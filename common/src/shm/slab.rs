@@ -1,7 +1,6 @@
 //! The slab: records of one cache line, found by number.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-
+use super::atomic::{AtomicU64, Ordering, fence};
 use super::index::prefetch_read;
 use super::shared::{Mapped, shared_struct};
 

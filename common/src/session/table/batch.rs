@@ -13,10 +13,10 @@ use crate::shm::index::Candidates;
 use crate::time::Millis;
 
 /// Turns from one step of an item to its next.
-const DISTANCE: usize = 8;
+const DISTANCE: usize = 12;
 
-/// Items under way at most: a power of two, so that an item's place in the ring is its number's lowest bits.
-const RING: usize = 4 * DISTANCE;
+/// Items under way at most, and some: a power of two, so that an item's place in the ring is its number's lowest bits.
+const RING: usize = 64;
 
 /// The items under way. Each stage of an item finds what the one before has left.
 struct Ring<T>([T; RING]);

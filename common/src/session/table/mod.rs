@@ -18,7 +18,6 @@ pub use writer::{InsertError, TableWriter};
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
@@ -26,6 +25,7 @@ use super::addresses::Addresses;
 use super::{Direction, Session, record};
 use crate::flow::{FlowHash, FlowHasher, FlowKey, HashKey};
 use crate::id::RecordIndex;
+use crate::shm::atomic::{AtomicU64, Ordering};
 use crate::shm::bucket::Found;
 use crate::shm::header::{FileKind, HEADER_BYTES};
 use crate::shm::index::{Candidates, Index};

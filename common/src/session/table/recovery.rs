@@ -1,12 +1,11 @@
 //! Recovery: what a new writer does before it begins, so that its predecessor may have died anywhere.
 
-use std::sync::atomic::{Ordering, fence};
-
 use super::SessionTable;
 use super::writer::take_out;
 use crate::flow::FlowKey;
 use crate::id::RecordIndex;
 use crate::session::record;
+use crate::shm::atomic::{Ordering, fence};
 use crate::shm::bucket::BUCKET_SLOTS;
 use crate::shm::index::{Candidates, Index, Place, prefetch_read};
 
@@ -144,8 +143,7 @@ impl<'a> Check<'a> {
             let bucket = self.table.index.bucket(number);
             if bucket.is_odd() {
                 self.recovery.odd_buckets += 1;
-                bucket.begin_change();
-                bucket.end_change();
+                bucket.mend();
             }
             self.entries += bucket.load() as u64;
         }

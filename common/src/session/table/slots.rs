@@ -24,6 +24,7 @@ impl FreeSlots {
     }
 
     /// Takes a slot to use. `None` if there is none, or readers hold all there are.
+    #[inline]
     pub(super) fn take(&mut self, readers: &Readers) -> Option<u32> {
         if self.free.is_empty() {
             self.reclaim(readers);

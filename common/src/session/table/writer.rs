@@ -2,7 +2,6 @@
 
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use thiserror::Error;
 
@@ -14,6 +13,7 @@ use crate::id::{Generation, NodeId, RecordIndex};
 use crate::session::addresses::SharedAddresses;
 use crate::session::record::AddressNumbers;
 use crate::session::{Direction, Session, SessionState, record};
+use crate::shm::atomic::Ordering;
 use crate::shm::bucket::{BUCKET_SLOTS, Found};
 use crate::shm::header::FileKind;
 use crate::shm::index::{Candidates, Place};
@@ -100,26 +100,26 @@ impl TableWriter {
         session: &Session,
         candidates: &[Candidates; 2],
     ) -> Result<RecordIndex, InsertError> {
-        let places = candidates.each_ref().map(|candidates| self.table.index.place_for_new(candidates));
-        let places = match places {
-            [Some(client), Some(server)] if client.bucket != server.bucket => Some([client, server]),
-            // Usually there is room and no doubt.
-            _ => {
-                self.prepare(session, candidates)?;
-                None
-            }
-        };
+        let [client, server] = candidates;
+        let client_bucket = self.table.index.bucket(client.buckets[0]);
+        let server_bucket = self.table.index.bucket(server.buckets[0]);
+        // Usually one look at each tells that the key is new and that there is room.
+        let slots = client_bucket.slot_for_new(client.tag).zip(server_bucket.slot_for_new(server.tag));
+        let slots = slots.filter(|_| client.buckets[0] != server.buckets[0]);
+        if slots.is_none() {
+            self.prepare(session, candidates)?;
+        }
         let number = self.slots.take(&self.table.readers).ok_or(InsertError::Full)?;
-        let Some(numbers) = self.acquire_addresses(session) else {
+        let Some(numbers) = acquire_addresses(&mut self.addresses, &self.table, session) else {
             self.slots.give_back(number);
             return Err(InsertError::Full);
         };
         let Some(record) = self.table.slab.record(number) else { return Err(InsertError::Full) };
         Intent::Insert(RecordIndex(number)).declare(&self.table);
         record::fill(record, session, numbers);
-        if let Some([client, server]) = places {
-            self.table.index.put_at(client, candidates[0].tag, number);
-            self.table.index.put_at(server, candidates[1].tag, number);
+        if let Some((client_slot, server_slot)) = slots {
+            client_bucket.put(client_slot, client.tag, number);
+            server_bucket.put(server_slot, server.tag, number);
         } else if !self.put_both(candidates, number) {
             Intent::done(&self.table);
             self.release_addresses(numbers);
@@ -230,23 +230,6 @@ impl TableWriter {
         false
     }
 
-    /// The numbers of a session's shared addresses, which it names from now on.
-    #[inline]
-    fn acquire_addresses(&mut self, session: &Session) -> Option<AddressNumbers> {
-        let table = &self.table;
-        let mut acquire = |address| self.addresses.acquire(&table.addresses, &table.readers, address);
-        let vip = acquire(session.vip.address);
-        let local = acquire(session.local.address);
-        let server = acquire(session.server.address);
-        if let (Some(vip), Some(local), Some(server)) = (vip, local, server) {
-            return Some(AddressNumbers { vip, local, server });
-        }
-        for number in [vip, local, server].into_iter().flatten() {
-            self.addresses.release(&self.table.readers, number);
-        }
-        None
-    }
-
     #[inline]
     fn release_addresses(&mut self, numbers: AddressNumbers) {
         for number in [numbers.vip, numbers.local, numbers.server] {
@@ -336,6 +319,26 @@ impl TableWriter {
         self.sessions = sessions;
         self.table.control.live.store(u64::from(sessions), Ordering::Relaxed);
     }
+}
+
+/// The numbers of a session's shared addresses, which it names from now on.
+#[inline]
+fn acquire_addresses(
+    shared: &mut SharedAddresses,
+    table: &SessionTable,
+    session: &Session,
+) -> Option<AddressNumbers> {
+    let mut acquire = |address| shared.acquire(&table.addresses, &table.readers, address);
+    let vip = acquire(session.vip.address);
+    let local = acquire(session.local.address);
+    let server = acquire(session.server.address);
+    if let (Some(vip), Some(local), Some(server)) = (vip, local, server) {
+        return Some(AddressNumbers { vip, local, server });
+    }
+    for number in [vip, local, server].into_iter().flatten() {
+        shared.release(&table.readers, number);
+    }
+    None
 }
 
 /// Takes both entries of a record out of the index. Where the keys share a bucket and a tag, what was found for the one may
