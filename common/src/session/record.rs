@@ -138,30 +138,86 @@ pub fn is_in_use(record: &Record) -> bool {
     record.word(STATE).load(Ordering::Relaxed) & STATE_MASK != NO_STATE
 }
 
+/// A record's words with the addresses that its numbers stand for.
+#[derive(Clone, Copy, Debug)]
+pub struct Resolved {
+    words: [u64; RECORD_WORDS],
+    vip: [u64; 2],
+    local: [u64; 2],
+    server: [u64; 2],
+}
+
+impl Resolved {
+    /// No session.
+    pub const NONE: Resolved =
+        Resolved { words: [0; RECORD_WORDS], vip: [0; 2], local: [0; 2], server: [0; 2] };
+
+    /// Looks the numbers in a record's words up; `None` if one means nothing.
+    #[inline]
+    pub fn new(words: [u64; RECORD_WORDS], addresses: &Addresses) -> Option<Resolved> {
+        let AddressNumbers { vip, local, server } = AddressNumbers::of(&words);
+        let [vip, local, server] = [addresses.words(vip)?, addresses.words(local)?, addresses.words(server)?];
+        Some(Resolved { words, vip, local, server })
+    }
+
+    /// Which way a packet with a key of these words ([`FlowKey::words`]) goes through the session of this record, if it is one
+    /// of that session's packets.
+    #[inline]
+    pub fn direction_of(&self, key: &[u64; 5]) -> Option<Direction> {
+        let Resolved { words, vip, local, server } = self;
+        let [s0, s1, d0, d1, key_ports] = *key;
+        let (source_port, destination_port, protocol) =
+            (key_ports >> 32, (key_ports >> 16) & 0xffff, key_ports & 0xffff);
+        let (to_vip, to_local) = (source_port | destination_port << 16, destination_port | source_port << 16);
+        // Without branches: which way a packet goes is as good as random, and a branch that was guessed wrong would have to
+        // wait for the record.
+        let other_protocol = words[SHARED] >> 48 ^ protocol;
+        let not_inbound = other_protocol
+            | words[CLIENT] ^ s0
+            | words[CLIENT + 1] ^ s1
+            | (words[PORTS] & 0xffff_ffff) ^ to_vip
+            | vip[0] ^ d0
+            | vip[1] ^ d1;
+        let not_outbound = other_protocol
+            | server[0] ^ s0
+            | server[1] ^ s1
+            | words[PORTS] >> 32 ^ to_local
+            | local[0] ^ d0
+            | local[1] ^ d1;
+        const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
+        (not_inbound.min(not_outbound) == 0).then(|| DIRECTIONS[usize::from(not_inbound != 0)])
+    }
+
+    /// The session that this is; `None` if it is none: a number that means nothing.
+    #[inline]
+    pub fn session(&self) -> Option<Session> {
+        let Resolved { words, vip, local, server } = self;
+        let state = SessionState::from_number((words[STATE] & STATE_MASK) as u8)?;
+        let protocol = u8::try_from(words[SHARED] >> 48).ok().and_then(Protocol::from_number)?;
+        let owner = NodeId(u16::try_from(words[OWNER] >> 32).ok()?);
+        let endpoint = |address: [u64; 2], port: usize| Endpoint {
+            address: address_from_words(address),
+            port: (words[PORTS] >> (16 * port)) as u16,
+        };
+        Some(Session {
+            protocol,
+            client: endpoint([words[CLIENT], words[CLIENT + 1]], 0),
+            vip: endpoint(*vip, 1),
+            local: endpoint(*local, 2),
+            server: endpoint(*server, 3),
+            owner,
+            generation: Generation(words[OWNER] as u32),
+            state,
+            last_seen: Millis(words[LAST_SEEN]),
+            last_sent: Millis(words[LAST_SENT]),
+        })
+    }
+}
+
 /// The session that these words are; `None` if they are none: a number that means nothing.
 #[inline]
 pub fn decode(words: &[u64; RECORD_WORDS], addresses: &Addresses) -> Option<Session> {
-    let state = SessionState::from_number((words[STATE] & STATE_MASK) as u8)?;
-    let owner = NodeId(u16::try_from(words[OWNER] >> 32).ok()?);
-    let protocol = u8::try_from(words[SHARED] >> 48).ok().and_then(Protocol::from_number)?;
-    let numbers = AddressNumbers::of(words);
-    let shared =
-        |number, port| Some(Endpoint { address: addresses.address(number)?, port: port_of(words, port) });
-    Some(Session {
-        protocol,
-        client: Endpoint {
-            address: address_from_words([words[CLIENT], words[CLIENT + 1]]),
-            port: port_of(words, 0),
-        },
-        vip: shared(numbers.vip, 1)?,
-        local: shared(numbers.local, 2)?,
-        server: shared(numbers.server, 3)?,
-        owner,
-        generation: Generation(words[OWNER] as u32),
-        state,
-        last_seen: Millis(words[LAST_SEEN]),
-        last_sent: Millis(words[LAST_SENT]),
-    })
+    Resolved::new(*words, addresses)?.session()
 }
 
 /// The client-side and the server-side key of the session that these words are or were, whatever the words that change in
@@ -171,27 +227,6 @@ pub fn keys(words: &[u64; RECORD_WORDS], addresses: &Addresses) -> Option<[FlowK
     immutable[OWNER] = 0;
     immutable[STATE] = SessionState::UdpOneWay as u64;
     decode(&immutable, addresses).map(|session| [session.client_key(), session.server_key()])
-}
-
-/// Which way a packet with a key of these words ([`FlowKey::words`]) goes through the session of this record, if it is one
-/// of that session's packets.
-#[inline]
-pub fn direction_of(words: &[u64; RECORD_WORDS], key: &[u64; 5], addresses: &Addresses) -> Option<Direction> {
-    let [s0, s1, d0, d1, key_ports] = *key;
-    let (source_port, destination_port, protocol) =
-        (key_ports >> 32, (key_ports >> 16) & 0xffff, key_ports & 0xffff);
-    if words[SHARED] >> 48 != protocol {
-        return None;
-    }
-    let numbers = AddressNumbers::of(words);
-    let is = |number, address| addresses.words(number) == Some(address);
-    let (to_vip, to_local) = (source_port | destination_port << 16, destination_port | source_port << 16);
-    if words[PORTS] & 0xffff_ffff == to_vip && words[..PORTS] == [s0, s1] && is(numbers.vip, [d0, d1]) {
-        return Some(Direction::Inbound);
-    }
-    let matches =
-        words[PORTS] >> 32 == to_local && is(numbers.server, [s0, s1]) && is(numbers.local, [d0, d1]);
-    matches.then_some(Direction::Outbound)
 }
 
 /// Notes that a packet was seen.
@@ -231,11 +266,6 @@ pub fn set_owner(record: &Record, owner: NodeId, generation: Generation) {
 #[inline]
 pub fn set_last_sent(record: &Record, now: Millis) {
     record.word(LAST_SENT).store(now.0, Ordering::Relaxed);
-}
-
-#[inline]
-fn port_of(words: &[u64; RECORD_WORDS], port: usize) -> u16 {
-    (words[PORTS] >> (16 * port)) as u16
 }
 
 fn owner_word(owner: NodeId, generation: Generation) -> u64 {
@@ -347,7 +377,7 @@ mod tests {
         let session = session();
         let (client, server) = (session.client_key(), session.server_key());
         assert_eq!(keys(&words, &addresses), Some([client, server]));
-        let direction = |key: &FlowKey| direction_of(&words, &key.words(), &addresses);
+        let direction = |key: &FlowKey| Resolved::new(words, &addresses).unwrap().direction_of(&key.words());
         assert_eq!(direction(&client), Some(Direction::Inbound));
         assert_eq!(direction(&server), Some(Direction::Outbound));
         let reversed = |key: FlowKey| FlowKey { source: key.destination, destination: key.source, ..key };

@@ -99,18 +99,30 @@ impl Index {
         records_stay: bool,
         mut examine: impl FnMut(u32) -> Option<T>,
     ) -> Found<T> {
-        let [first, second] = candidates.buckets;
-        let look = self.bucket(first).read(candidates.tag, records_stay, &mut examine);
+        let look = self.bucket(candidates.buckets[0]).read(candidates.tag, records_stay, &mut examine);
         match look.found {
             Found::Here(value) => Found::Here(value),
             Found::Absent if !look.has_strays => Found::Absent,
-            in_first => match self.bucket(second).read(candidates.tag, records_stay, examine).found {
-                Found::Absent => match in_first {
-                    Found::Contended => Found::Contended,
-                    _ => Found::Absent,
-                },
-                in_second => in_second,
-            },
+            in_first => {
+                let contended = matches!(in_first, Found::Contended);
+                self.read_second(candidates, records_stay, examine, contended)
+            }
+        }
+    }
+
+    /// What few lookups need is kept out of the way of the others.
+    #[cold]
+    #[inline(never)]
+    fn read_second<T>(
+        &self,
+        candidates: &Candidates,
+        records_stay: bool,
+        examine: impl FnMut(u32) -> Option<T>,
+        contended_in_first: bool,
+    ) -> Found<T> {
+        match self.bucket(candidates.buckets[1]).read(candidates.tag, records_stay, examine).found {
+            Found::Absent if contended_in_first => Found::Contended,
+            found => found,
         }
     }
 

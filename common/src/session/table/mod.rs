@@ -182,17 +182,20 @@ impl SessionTable {
     #[inline]
     pub fn lookup_hashed(&self, hash: FlowHash, key: &FlowKey) -> Lookup {
         let key_words = key.words();
-        let found = self.index.read(&self.index.candidates(hash.0), self.records_stay, |number| {
-            let words = record::read(self.slab.record(number)?)?;
-            let direction = record::direction_of(&words, &key_words, &self.addresses)?;
-            Some((number, direction, record::decode(&words, &self.addresses)))
+        let candidates = self.index.candidates(hash.0);
+        // What was found stays where it is: as a result it would be copied from one place to the next on its way out.
+        let mut hit = record::Resolved::NONE;
+        let found = self.index.read(&candidates, self.records_stay, |number| {
+            hit = record::Resolved::new(record::read(self.slab.record(number)?)?, &self.addresses)?;
+            hit.direction_of(&key_words).map(|direction| (number, direction))
         });
         match found {
-            Found::Here((number, direction, Some(session))) => {
-                Lookup::Hit { index: RecordIndex(number), direction, session }
-            }
+            Found::Here((number, direction)) => match hit.session() {
+                Some(session) => Lookup::Hit { index: RecordIndex(number), direction, session },
+                None => Lookup::Contended,
+            },
             Found::Absent => Lookup::Miss,
-            Found::Here((_, _, None)) | Found::Contended => Lookup::Contended,
+            Found::Contended => Lookup::Contended,
         }
     }
 

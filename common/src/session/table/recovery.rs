@@ -218,9 +218,8 @@ impl<'a> Check<'a> {
             .filter(|(_, record)| *record < number);
         others.into_iter().any(|(_, other)| {
             let words = self.table.slab.record(other).and_then(record::read);
-            words.is_some_and(|words| {
-                record::direction_of(&words, &key.words(), &self.table.addresses).is_some()
-            })
+            let other = words.and_then(|words| record::Resolved::new(words, &self.table.addresses));
+            other.is_some_and(|other| other.direction_of(&key.words()).is_some())
         })
     }
 

@@ -292,7 +292,7 @@ impl TableWriter {
         let key_words = key.words();
         let found = self.table.index.read(candidates, true, |number| {
             let words = record::read(self.table.slab.record(number)?)?;
-            let direction = record::direction_of(&words, &key_words, &self.table.addresses)?;
+            let direction = record::Resolved::new(words, &self.table.addresses)?.direction_of(&key_words)?;
             Some((RecordIndex(number), direction))
         });
         match found {
