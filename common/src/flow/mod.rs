@@ -30,7 +30,7 @@ impl Protocol {
 
 /// An IPv4 or IPv6 address as 16 bytes, network byte order; IPv4 as `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2).
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(transparent)]
+#[repr(C, align(8))]
 pub struct Address(pub [u8; 16]);
 
 const V4_MAPPED_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];

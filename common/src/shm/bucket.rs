@@ -60,6 +60,18 @@ pub enum Found<T> {
     Contended,
 }
 
+/// What one look at a key's first bucket tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Glance {
+    /// If the key stands here, this is probably its record. It may be another key's by now.
+    Likely(u32),
+    /// The key stands nowhere.
+    Absent,
+    /// Only [`Bucket::read`] can tell.
+    #[default]
+    Unknown,
+}
+
 /// What one look at a bucket came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look<T> {
@@ -131,6 +143,23 @@ impl Bucket {
             head: self.head.load(Ordering::Relaxed),
             tail: [self.tags[0].load(Ordering::Relaxed), self.tags[1].load(Ordering::Relaxed)],
         }
+    }
+
+    /// What one look tells of the keys under a tag that have this bucket as their first.
+    #[inline]
+    pub fn glance(&self, tag: u16) -> Glance {
+        // SYNC bucket-changed: pairs with the release stores of `end_change` and `set_strays`.
+        let before = self.head.load(Ordering::Acquire);
+        let slots = self.slots_with(tag);
+        // SYNC record-numbered: pairs with the release stores of `set_tag` and `end_change`.
+        // SYNC bucket-changing: pairs with the release fence of `begin_change`.
+        fence(Ordering::Acquire);
+        if slots != 0 {
+            return Glance::Likely(self.records[slots.trailing_zeros() as usize].load(Ordering::Relaxed));
+        }
+        let after = self.head.load(Ordering::Relaxed);
+        let is_final = before == after && before & (STRAYS_MASK | 1) == 0;
+        if is_final { Glance::Absent } else { Glance::Unknown }
     }
 
     /// Writer only: the slot for a key that is not in the table, if one look tells that it is not and that there is room.

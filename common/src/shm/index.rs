@@ -4,7 +4,7 @@
 //! lookups, also those that find nothing, look at one cache line. An entry is only ever moved from its first bucket to its
 //! second, and stands in both for a moment: a reader that looks in that order cannot miss it.
 
-use super::bucket::{Bucket, Found, STRAYS_MAX};
+use super::bucket::{Bucket, Found, Glance, STRAYS_MAX};
 use super::shared::Mapped;
 
 /// Most buckets of an index: up to here a hash's two places and its tag share no bits.
@@ -77,18 +77,14 @@ impl Index {
         prefetch_read(self.bucket(candidates.buckets[0]));
     }
 
-    /// The first record that may be the key's, to have it brought near. Anything may have changed when it is.
+    /// What one look at the key's first bucket tells; has the second brought near if that may be needed.
     #[inline]
-    pub fn likely_record(&self, candidates: &Candidates) -> Option<u32> {
-        let first = self.bucket(candidates.buckets[0]);
-        if let Some((_, record)) = first.records_with(candidates.tag).next() {
-            return Some(record);
+    pub fn glance(&self, candidates: &Candidates) -> Glance {
+        let glance = self.bucket(candidates.buckets[0]).glance(candidates.tag);
+        if glance == Glance::Unknown {
+            prefetch_read(self.bucket(candidates.buckets[1]));
         }
-        if first.strays() == 0 {
-            return None;
-        }
-        let second = self.bucket(candidates.buckets[1]);
-        second.records_with(candidates.tag).next().map(|(_, record)| record)
+        glance
     }
 
     /// Reads the key's buckets, the second one only if the first has strays, as [`Bucket::read`] does.

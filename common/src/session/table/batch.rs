@@ -6,9 +6,10 @@
 
 use super::writer::InsertError;
 use super::{Lookup, SessionTable, TableWriter};
-use crate::flow::{FlowHash, FlowKey};
+use crate::flow::FlowKey;
 use crate::id::RecordIndex;
 use crate::session::{Direction, Session, record};
+use crate::shm::bucket::Glance;
 use crate::shm::index::Candidates;
 use crate::time::Millis;
 
@@ -34,32 +35,63 @@ fn due(turn: usize, stage: usize, items: usize) -> Option<usize> {
     turn.checked_sub(stage * DISTANCE).filter(|item| *item < items)
 }
 
+/// A key under way, and what one look at its first bucket told.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sought {
+    pub(super) candidates: Candidates,
+    pub(super) glance: Glance,
+}
+
 impl SessionTable {
     /// Finds the sessions that packets with `keys` belong to: calls `found` with each key's position and result, in their
     /// order.
     #[inline]
     pub fn lookup_batch(&self, keys: &[FlowKey], mut found: impl FnMut(usize, Lookup)) {
-        let mut ring = Ring([FlowHash(0); RING]);
+        let mut ring = Ring([Sought::default(); RING]);
         for turn in 0..keys.len() + 2 * DISTANCE {
             if let Some(item) = due(turn, 0, keys.len()) {
-                let hash = self.hash(&keys[item]);
-                self.prefetch(hash);
-                *ring.at(item) = hash;
+                self.begin(ring.at(item), &keys[item]);
             }
             if let Some(item) = due(turn, 1, keys.len()) {
-                self.prefetch_record(&self.index.candidates(ring.at(item).0));
+                self.glance(ring.at(item));
             }
             if let Some(item) = due(turn, 2, keys.len()) {
-                found(item, self.lookup_hashed(*ring.at(item), &keys[item]));
+                found(item, self.lookup_sought(ring.at(item), &keys[item]));
             }
         }
     }
 
     #[inline]
-    fn prefetch_record(&self, candidates: &Candidates) {
-        if let Some(record) = self.index.likely_record(candidates) {
+    fn begin(&self, sought: &mut Sought, key: &FlowKey) {
+        sought.candidates = self.candidates(key);
+        self.index.prefetch(&sought.candidates);
+    }
+
+    #[inline]
+    fn glance(&self, sought: &mut Sought) {
+        sought.glance = self.index.glance(&sought.candidates);
+        if let Glance::Likely(record) = sought.glance {
             self.slab.prefetch(record);
         }
+    }
+
+    /// Finds the session that packets with `key` belong to, after a glance at the key's first bucket.
+    #[inline]
+    pub(super) fn lookup_sought(&self, sought: &Sought, key: &FlowKey) -> Lookup {
+        match sought.glance {
+            Glance::Absent => return Lookup::Miss,
+            // What is found in a record that stays is right, however it was come by.
+            Glance::Likely(number) if self.records_stay => {
+                if let Some(resolved) = self.resolve(number)
+                    && let Some(direction) = resolved.direction_of(&key.words())
+                    && let Some(session) = resolved.session()
+                {
+                    return Lookup::Hit { index: RecordIndex(number), direction, session };
+                }
+            }
+            Glance::Likely(_) | Glance::Unknown => {}
+        }
+        self.lookup_at(&sought.candidates, key)
     }
 }
 
@@ -93,18 +125,17 @@ impl TableWriter {
     /// Notes that packets of sessions were seen, found by their keys; how many were there.
     #[inline]
     pub fn refresh_batch(&mut self, keys: &[FlowKey], now: Millis) -> u32 {
-        let mut ring = Ring([Candidates::default(); RING]);
+        let mut ring = Ring([Sought::default(); RING]);
         let mut refreshed = 0;
         for turn in 0..keys.len() + 2 * DISTANCE {
             if let Some(item) = due(turn, 0, keys.len()) {
-                *ring.at(item) = self.table.candidates(&keys[item]);
-                self.table.index.prefetch(ring.at(item));
+                self.table.begin(ring.at(item), &keys[item]);
             }
             if let Some(item) = due(turn, 1, keys.len()) {
-                self.table.prefetch_record(ring.at(item));
+                self.table.glance(ring.at(item));
             }
             if let Some(item) = due(turn, 2, keys.len())
-                && let Some((index, _)) = self.find(&keys[item], ring.at(item))
+                && let Some((index, _)) = self.find_sought(ring.at(item), &keys[item])
             {
                 self.touch(index, now);
                 refreshed += 1;
@@ -116,31 +147,32 @@ impl TableWriter {
     /// Removes sessions, found by their client-side keys; how many were there.
     #[inline]
     pub fn remove_batch(&mut self, client_keys: &[FlowKey]) -> u32 {
-        let mut ring = Ring([([Candidates::default(); 2], None); RING]);
+        let mut ring = Ring([(Sought::default(), Candidates::default(), None); RING]);
         let mut removed = 0;
         for turn in 0..client_keys.len() + 3 * DISTANCE {
             if let Some(item) = due(turn, 0, client_keys.len()) {
-                let client = self.table.candidates(&client_keys[item]);
-                self.table.index.prefetch(&client);
-                *ring.at(item) = ([client, Candidates::default()], None);
+                self.table.begin(&mut ring.at(item).0, &client_keys[item]);
             }
             if let Some(item) = due(turn, 1, client_keys.len()) {
-                self.table.prefetch_record(&ring.at(item).0[0]);
+                self.table.glance(&mut ring.at(item).0);
             }
             if let Some(item) = due(turn, 2, client_keys.len()) {
-                let (candidates, index) = ring.at(item);
-                *index = self.find_inbound(&client_keys[item], &candidates[0]);
-                if let Some(server) = index.and_then(|index| self.server_candidates(index)) {
-                    self.table.index.prefetch(&server);
-                    candidates[1] = server;
+                let (sought, server, index) = ring.at(item);
+                *index = self
+                    .find_sought(sought, &client_keys[item])
+                    .filter(|(_, direction)| *direction == Direction::Inbound)
+                    .map(|(index, _)| index);
+                if let Some(found) = index.and_then(|index| self.server_candidates(index)) {
+                    self.table.index.prefetch(&found);
+                    *server = found;
                 }
             }
             if let Some(item) = due(turn, 3, client_keys.len())
-                && let (candidates, Some(index)) = *ring.at(item)
+                && let (sought, server, Some(index)) = *ring.at(item)
                 // An item before this one may have had the same key.
                 && self.is_live(index)
             {
-                self.remove_at(index, &candidates);
+                self.remove_at(index, &[sought.candidates, server]);
                 removed += 1;
             }
         }
@@ -148,10 +180,19 @@ impl TableWriter {
     }
 
     #[inline]
-    fn find_inbound(&self, client_key: &FlowKey, candidates: &Candidates) -> Option<RecordIndex> {
-        self.find(client_key, candidates)
-            .filter(|(_, direction)| *direction == Direction::Inbound)
-            .map(|(index, _)| index)
+    fn find_sought(&self, sought: &Sought, key: &FlowKey) -> Option<(RecordIndex, Direction)> {
+        match sought.glance {
+            Glance::Absent => return None,
+            Glance::Likely(number) => {
+                if let Some(direction) =
+                    self.table.resolve(number).and_then(|found| found.direction_of(&key.words()))
+                {
+                    return Some((RecordIndex(number), direction));
+                }
+            }
+            Glance::Unknown => {}
+        }
+        self.find(key, &sought.candidates)
     }
 
     #[inline]

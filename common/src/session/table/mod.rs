@@ -16,6 +16,8 @@ pub use recovery::Recovery;
 pub use shape::{SESSIONS_MAX, TableShape};
 pub use writer::{InsertError, TableWriter};
 
+use batch::Sought;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -181,12 +183,19 @@ impl SessionTable {
     /// Finds the session that packets with `key`, whose hash in this table is `hash`, belong to.
     #[inline]
     pub fn lookup_hashed(&self, hash: FlowHash, key: &FlowKey) -> Lookup {
-        let key_words = key.words();
         let candidates = self.index.candidates(hash.0);
+        let glance = self.index.glance(&candidates);
+        self.lookup_sought(&Sought { candidates, glance }, key)
+    }
+
+    /// Finds the session that packets with `key`, which may stand at `candidates`, belong to.
+    #[inline]
+    fn lookup_at(&self, candidates: &Candidates, key: &FlowKey) -> Lookup {
+        let key_words = key.words();
         // What was found stays where it is: as a result it would be copied from one place to the next on its way out.
         let mut hit = record::Resolved::NONE;
-        let found = self.index.read(&candidates, self.records_stay, |number| {
-            hit = record::Resolved::new(record::read(self.slab.record(number)?)?, &self.addresses)?;
+        let found = self.index.read(candidates, self.records_stay, |number| {
+            hit = self.resolve(number)?;
             hit.direction_of(&key_words).map(|direction| (number, direction))
         });
         match found {
@@ -197,6 +206,12 @@ impl SessionTable {
             Found::Absent => Lookup::Miss,
             Found::Contended => Lookup::Contended,
         }
+    }
+
+    /// A record in use and its addresses, for who knows or finds out later that it stays what it is.
+    #[inline]
+    fn resolve(&self, number: u32) -> Option<record::Resolved> {
+        record::Resolved::new(record::read(self.slab.record(number)?)?, &self.addresses)
     }
 
     /// The session in a record, if one is there.

@@ -291,8 +291,7 @@ impl TableWriter {
     pub(super) fn find(&self, key: &FlowKey, candidates: &Candidates) -> Option<(RecordIndex, Direction)> {
         let key_words = key.words();
         let found = self.table.index.read(candidates, true, |number| {
-            let words = record::read(self.table.slab.record(number)?)?;
-            let direction = record::Resolved::new(words, &self.table.addresses)?.direction_of(&key_words)?;
+            let direction = self.table.resolve(number)?.direction_of(&key_words)?;
             Some((RecordIndex(number), direction))
         });
         match found {
