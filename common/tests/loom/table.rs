@@ -51,7 +51,8 @@ fn a_session_vanishes_at_once() {
 /// What a registered reader does with a record that it found: it marks the session as seen, somewhat later.
 fn find_and_touch(reader: &TableReader) {
     if let Lookup::Hit { index, session: found, .. } = reader.lookup(&session(1).client_key()) {
-        assert_eq!(found, session(1), "what was found is not what was written");
+        let touched = Session { last_seen: Millis(77), ..session(1) };
+        assert!([session(1), touched].contains(&found), "what was found is not what was written: {found:?}");
         reader.touch(index, Millis(77));
     }
 }
@@ -200,10 +201,11 @@ fn an_entry_that_is_moved_is_found_meanwhile() {
 
 /// Session 1, and another one whose virtual address wants the slot of the first one's.
 fn sharing_a_slot() -> [Session; 2] {
-    // As `session::addresses` looks for an address: if that changes, the model's own check says so.
+    // As `session::addresses` looks for an address; if that changes, the mutations of the two models no longer fail.
     let slot = |address: Address| {
         let [high, low] = address_words(address);
-        ((high.rotate_left(29) ^ low).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % 256
+        let folded = high.rotate_left(29) ^ low;
+        ((folded ^ folded >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % 256
     };
     let mut other = session(2);
     let addresses = (0..=u16::MAX).map(|n| Address::v4([10, 1, (n >> 8) as u8, n as u8]));
