@@ -19,7 +19,7 @@ use baton_common::shm::region::Region;
 use baton_common::time::Millis;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-const KILLS: u32 = 500;
+const KILLS: u32 = 2500;
 const CAPACITY: u32 = 300;
 /// More than the table holds, so that it is full at times and slots are used again.
 const SESSIONS: u64 = 400;

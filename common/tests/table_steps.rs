@@ -1,5 +1,5 @@
-//! A table survives its writer's death at every single instruction: a child is stepped through insert and remove, and through
-//! recovery itself, and every state of the memory that ever was is recovered from.
+//! A table survives its writer's death at every single instruction: a child is stepped through an insert that has to move
+//! another session's entry, a remove and a plain insert, and through recovery itself, and every state of the memory that ever was is recovered from.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use baton_common::flow::{Address, Endpoint, Protocol};
+use baton_common::flow::{Address, Endpoint, FlowKey, Protocol};
 use baton_common::id::{Generation, NodeId, RecordIndex};
 use baton_common::session::table::{Lookup, SessionTable, TableReader, TableWriter};
 use baton_common::session::{Session, SessionState};
@@ -20,18 +20,74 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, gettid};
 
 const KIND: FileKind = FileKind::LocalTable;
-const CAPACITY: u32 = 8;
+const CAPACITY: u32 = 48;
+const BUCKETS: u64 = 16;
+const BUCKET_SLOTS: usize = 10;
 const DIRECTORY_VARIABLE: &str = "BATON_TEST_STEP_DIRECTORY";
 const TASK_VARIABLE: &str = "BATON_TEST_STEP_TASK";
 /// More than any task takes.
 const STEPS_MAX: u32 = 2_000_000;
 
-/// Sessions that nobody touches.
-const BYSTANDERS: [u16; 3] = [1, 2, 3];
-/// Added first, then REMOVED is removed, then ADDED_LAST is added.
-const ADDED: u16 = 4;
-const REMOVED: u16 = 5;
-const ADDED_LAST: u16 = 6;
+/// Where the intent stands in the file, and what it is in its upper half while an entry is moved.
+const INTENT_WORD: usize = 4096 / 8;
+const MOVE: u64 = 3;
+
+/// The sessions of a run, by their numbers.
+#[derive(Clone)]
+struct Cast {
+    /// Nobody touches these, but an entry of the first is moved. They fill two buckets.
+    bystanders: Vec<u16>,
+    /// Added first. Both buckets of its client-side key are full.
+    added: u16,
+    /// Removed then. It stands in the second bucket of its client-side key, because the first is full.
+    removed: u16,
+    /// Added last.
+    added_last: u16,
+}
+
+impl Cast {
+    /// Chooses sessions whose keys stand where they are wanted in this table.
+    fn choose(table: &SessionTable) -> Cast {
+        let bucket = |half: u64| ((half & 0xffff_ffff) * BUCKETS) >> 32;
+        let both = |key: FlowKey| {
+            let hash = table.hash(&key).0;
+            (bucket(hash), bucket(hash >> 32))
+        };
+        let client = |number: u16| both(session(number).client_key());
+        // The two buckets are kept free of everything else.
+        let apart = |number: &u16| {
+            let (first, second) = both(session(*number).server_key());
+            first > 1 && second > 1
+        };
+        let with = |wanted: &dyn Fn((u64, u64)) -> bool, count: usize| -> Vec<u16> {
+            (1..u16::MAX).filter(|number| wanted(client(*number))).filter(apart).take(count).collect()
+        };
+        let mut first = with(&|(first, second)| first == 0 && second > 1, BUCKET_SLOTS + 1);
+        let second = with(&|(first, second)| first == 1 && second > 1, BUCKET_SLOTS);
+        let removed = first.pop().unwrap();
+        Cast {
+            bystanders: first.into_iter().chain(second).collect(),
+            added: with(&|buckets| buckets == (0, 1), 1)[0],
+            removed,
+            added_last: with(&|(first, second)| first > 1 && second > 1, 1)[0],
+        }
+    }
+
+    /// What is in the table before, after each of the three changes.
+    fn stages(&self) -> [Vec<u16>; 4] {
+        let with = |others: &[u16]| {
+            let mut all: Vec<u16> = self.bystanders.iter().chain(others).copied().collect();
+            all.sort_unstable();
+            all
+        };
+        [
+            with(&[self.removed]),
+            with(&[self.added, self.removed]),
+            with(&[self.added]),
+            with(&[self.added, self.added_last]),
+        ]
+    }
+}
 
 fn session(number: u16) -> Session {
     let endpoint = |net: u8| Endpoint { address: Address::v4([10, net, 0, number as u8]), port: number };
@@ -88,18 +144,19 @@ fn stepped_child() {
     let path = KIND.path(&directory, 0);
     let changes = std::env::var_os(TASK_VARIABLE).is_some_and(|task| task == "change");
     let writer = changes.then(|| TableWriter::attach(&path, KIND).unwrap());
+    let cast = Cast::choose(&SessionTable::open_read_only(&path, KIND).unwrap());
     signals.thread().store(gettid().as_raw() as u64, Ordering::SeqCst);
     while signals.begin().load(Ordering::SeqCst) == 0 {
         std::hint::spin_loop();
     }
     match writer {
         Some(mut writer) => {
-            let Lookup::Hit { index, .. } = writer.lookup(&session(REMOVED).client_key()) else {
+            let Lookup::Hit { index, .. } = writer.lookup(&session(cast.removed).client_key()) else {
                 panic!("not there")
             };
-            writer.insert(&session(ADDED)).unwrap();
+            writer.insert(&session(cast.added)).unwrap();
             assert!(writer.remove(index));
-            writer.insert(&session(ADDED_LAST)).unwrap();
+            writer.insert(&session(cast.added_last)).unwrap();
         }
         None => {
             TableWriter::attach(&path, KIND).unwrap();
@@ -190,10 +247,10 @@ fn write_image(path: &Path, image: &[u64]) {
 }
 
 /// Takes an image over as a successor would; how far the dead writer's task had come, and whether it died in a change.
-fn recover(path: &Path, image: &[u64]) -> (usize, bool) {
+fn recover(path: &Path, image: &[u64], cast: &Cast) -> (usize, bool) {
     write_image(path, image);
     let reader = TableReader::attach(path, KIND, 0).unwrap();
-    for number in BYSTANDERS {
+    for number in cast.bystanders.iter().copied() {
         for key in [session(number).client_key(), session(number).server_key()] {
             let Lookup::Hit { session: found, .. } = reader.lookup(&key) else {
                 panic!("{number} is out of sight")
@@ -215,12 +272,7 @@ fn recover(path: &Path, image: &[u64]) -> (usize, bool) {
     });
     assert_eq!((scanned.sessions, scanned.unreadable), (writer.len(), 0));
     found.sort_unstable();
-    let stages = [
-        vec![1, 2, 3, REMOVED],
-        vec![1, 2, 3, ADDED, REMOVED],
-        vec![1, 2, 3, ADDED],
-        vec![1, 2, 3, ADDED, ADDED_LAST],
-    ];
+    let stages = cast.stages();
     let stage = stages.iter().position(|stage| *stage == found);
     (stage.unwrap_or_else(|| panic!("{found:?}")), writer.recovery().change_interrupted)
 }
@@ -231,26 +283,31 @@ fn a_writer_may_die_at_any_instruction_of_a_change_and_of_recovery() {
     let path = KIND.path(directory.path(), 0);
     SessionTable::create(&path, KIND, CAPACITY).unwrap();
     let mut writer = TableWriter::attach(&path, KIND).unwrap();
-    for number in BYSTANDERS.into_iter().chain([REMOVED]) {
-        writer.insert(&session(number)).unwrap();
+    let cast = Cast::choose(&writer);
+    for number in cast.bystanders.iter().chain([&cast.removed]) {
+        writer.insert(&session(*number)).unwrap();
     }
     drop(writer);
 
     let copy = directory.path().join("copy");
     let mut stage = 0;
-    let (mut images, mut interrupted) = (0, Vec::new());
+    let (mut images, mut in_move, mut interrupted) = (0, 0, Vec::new());
     let steps = step_through(directory.path(), "change", |image| {
-        let (now, in_change) = recover(&copy, image);
+        let (now, in_change) = recover(&copy, image, &cast);
         assert!(now == stage || now == stage + 1, "from stage {stage} to {now}");
         stage = now;
         images += 1;
         if in_change {
+            in_move += u32::from(image[INTENT_WORD] >> 32 == MOVE);
             interrupted.push((stage, image.to_vec()));
         }
     });
     assert_eq!(stage, 3);
-    println!("changes: {steps} instructions, {images} images, {} inside a change", interrupted.len());
-    assert!(interrupted.len() > 20);
+    println!(
+        "{steps} instructions, {images} images, {} inside a change, {in_move} of them a move",
+        interrupted.len()
+    );
+    assert!(interrupted.len() > 30 && in_move > 5);
 
     // Recovery may die too: stepped through from a few of the images that need it most.
     for (stage, image) in interrupted.iter().step_by(interrupted.len() / 6) {
@@ -258,7 +315,7 @@ fn a_writer_may_die_at_any_instruction_of_a_change_and_of_recovery() {
         write_image(&KIND.path(directory.path(), 0), image);
         let mut images = 0;
         let steps = step_through(directory.path(), "recover", |image| {
-            assert_eq!(recover(&copy, image).0, *stage);
+            assert_eq!(recover(&copy, image, &cast).0, *stage);
             images += 1;
         });
         println!("recovery at stage {stage}: {steps} instructions, {images} images");

@@ -137,12 +137,13 @@ pub struct BatonReader(TableReader);
 impl Reader for BatonReader {
     type Key = FlowKey;
 
-    #[inline]
+    // Not inlined, so that it is the same code wherever it is measured.
+    #[inline(never)]
     fn bulk(&mut self, _side: Side, keys: &[FlowKey], tally: &mut Tally) {
         self.0.lookup_batch(keys, |_, lookup| count(&lookup, tally));
     }
 
-    #[inline]
+    #[inline(never)]
     fn single(&mut self, _side: Side, key: &FlowKey, tally: &mut Tally) {
         count(&self.0.lookup(key), tally);
     }
@@ -153,7 +154,7 @@ impl Reader for BatonReader {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn count(lookup: &Lookup, tally: &mut Tally) {
     match lookup {
         Lookup::Hit { session, .. } => tally.hit(fold(session)),
@@ -163,7 +164,7 @@ fn count(lookup: &Lookup, tally: &mut Tally) {
 }
 
 /// All fields of a session in one word.
-#[inline]
+#[inline(always)]
 fn fold(session: &Session) -> u64 {
     let endpoint = |endpoint: &Endpoint| {
         let [high, low] = address_words(endpoint.address);

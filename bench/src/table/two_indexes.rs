@@ -207,6 +207,8 @@ impl<I: Index<WORDS>, const WORDS: usize> TwoFinders<I, WORDS> {
 impl<I: Index<WORDS>, const WORDS: usize> Reader for TwoFinders<I, WORDS> {
     type Key = CompactKey<WORDS>;
 
+    // Not inlined, so that it is the same code wherever it is measured.
+    #[inline(never)]
     fn bulk(&mut self, side: Side, keys: &[Self::Key], tally: &mut Tally) {
         let mut records = [None; BURST];
         self.finder(side).find_all(keys, &mut records);
@@ -215,6 +217,7 @@ impl<I: Index<WORDS>, const WORDS: usize> Reader for TwoFinders<I, WORDS> {
         records().for_each(|record| tally.hit(self.records.fold(*record)));
     }
 
+    #[inline(never)]
     fn single(&mut self, side: Side, key: &Self::Key, tally: &mut Tally) {
         if let Some(record) = self.finder(side).find(key) {
             tally.hit(self.records.fold(record));
