@@ -14,7 +14,7 @@ use super::fixture::{TableFile, is_whole, session};
 #[test]
 fn a_session_appears_whole() {
     let file = TableFile::new(4, &[]);
-    model::check(1, move || {
+    model::check(2, move || {
         let (mut writer, reader) = (file.writer(), file.reader());
         let writing = thread::spawn(move || {
             writer.insert(&session(1)).unwrap();
@@ -131,7 +131,7 @@ fn an_observer_sees_no_mixture() {
 #[test]
 fn a_scan_sees_no_mixture() {
     let file = TableFile::new(1, &[session(1)]);
-    model::check(1, move || {
+    model::check(2, move || {
         let (mut writer, observer) = (file.writer(), file.observer());
         let writing = thread::spawn(move || {
             assert!(writer.remove(RecordIndex(0)));
@@ -150,7 +150,7 @@ fn a_scan_sees_no_mixture() {
 /// The buckets that a key may stand in, of a table with 16 of them.
 fn buckets(table: &SessionTable, key: &FlowKey) -> [u64; 2] {
     let hash = table.hash(key).0;
-    [hash & 0xffff_ffff, hash >> 32].map(|half| half * 16 >> 32)
+    [hash & 0xffff_ffff, hash >> 32].map(|half| (half * 16) >> 32)
 }
 
 /// Ten sessions whose client-side keys have bucket 5 as their first, and whose server-side keys bucket 6; then one whose
@@ -219,7 +219,7 @@ fn sharing_a_slot() -> [Session; 2] {
 fn an_address_is_not_overwritten_under_its_reader() {
     let [one, other] = sharing_a_slot();
     let file = TableFile::new(4, &[one]);
-    model::check(1, move || {
+    model::check(2, move || {
         let (mut writer, mut reader) = (file.writer(), file.reader());
         reader.leave();
         let writing = thread::spawn(move || {
@@ -241,7 +241,7 @@ fn an_address_is_not_overwritten_under_its_reader() {
 fn an_observer_sees_no_address_of_another_session() {
     let [one, other] = sharing_a_slot();
     let file = TableFile::new(4, &[one]);
-    model::check(1, move || {
+    model::check(2, move || {
         let (mut writer, observer) = (file.writer(), file.observer());
         let writing = thread::spawn(move || {
             assert!(writer.remove(RecordIndex(0)));
