@@ -26,7 +26,7 @@ SCRIPTS  := .ci/run tests/run $(wildcard tests/install-deps)
 SIZES  := 1000000 5000000 20000000
 ROUNDS := 3
 
-.PHONY: help deps testdeps build demo test unit lint bench-table install uninstall
+.PHONY: help deps testdeps build demo test unit loom lint bench-table install uninstall
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
@@ -45,10 +45,13 @@ demo: build ## Kill a balancer under live connections, count what is lost
 	@$(TARGET)/release/baton-lab demo
 
 test: testdeps lint ## Lint, then all tests; ends with `N passed, N failed` (needs root)
-	@tests/run default root
+	@tests/run default loom root
 
 unit: testdeps ## Only the tests that need no root
 	@tests/run default
+
+loom: testdeps ## Only the models of shared memory, in every order of their steps
+	@tests/run loom
 
 lint: testdeps ## Formatting, clippy, documentation, shell scripts
 	@cargo fmt --all --check

@@ -7,6 +7,7 @@
 #![cfg(loom)]
 
 mod fixture;
+mod mutations;
 mod ring;
 mod successor;
 mod table;

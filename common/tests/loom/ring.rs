@@ -1,7 +1,6 @@
 //! Models of the ring and of its dirty ranges.
 
 use baton_common::id::RecordIndex;
-use baton_common::session::table::Lookup;
 use baton_common::shm::atomic::model;
 use baton_common::shm::ring::Consumer;
 use baton_common::time::Millis;
@@ -98,10 +97,6 @@ fn a_range_that_is_taken_shows_its_change() {
     model::check(3, move || {
         let (writer, observer) = (file.writer(), file.observer());
         let (producer, consumer) = (ring.producer(), ring.consumer());
-        let seen = |lookup| match lookup {
-            Lookup::Hit { session, .. } => session.last_seen.0,
-            _ => panic!("{lookup:?}"),
-        };
         let marking = thread::spawn(move || {
             for now in [10, 11] {
                 writer.touch(RecordIndex(0), Millis(now));
@@ -112,7 +107,7 @@ fn a_range_that_is_taken_shows_its_change() {
             let mut sent = 0;
             for _ in 0..2 {
                 if let Some(range) = consumer.dirty().take_next() {
-                    sent = seen(observer.lookup(&session(1).client_key()));
+                    sent = observer.session(RecordIndex(0)).unwrap().last_seen.0;
                     assert!(sent >= 10, "a range without its change");
                     consumer.dirty().finish(range);
                 }
