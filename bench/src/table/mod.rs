@@ -218,7 +218,7 @@ fn report(options: &Options, results: &Results, took: Duration) -> Report {
         "All contenders have the same sessions, which follow from their numbers, and are asked the same questions in the \
          same order, each in a process of its own. Figures are millions a second on one core, medians of the rounds; goals \
          are medians of the ratios within a round. Rates of one thread are of its time on the CPU, those of a reader beside \
-         something of time as it passes. Making the keys is not part of any figure."
+         something of time as it passes without what other processes took of the core. Making the keys is not part of any figure."
             .to_owned(),
         "Baton is its session table in a hugetlbfs file, both keys of a session in one index. The others are two hash tables \
          from key to record number, one a key, over an array of records in hugepages: rte_hash with lock-free read-write \
