@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use baton_bench::host::child;
-use baton_bench::table;
+use baton_bench::table::{self, Kind};
 use clap::{Args, Parser, Subcommand};
 
 /// Baton beside what others would have used, and beside what the machine can do at all.
@@ -42,6 +42,9 @@ struct TableArguments {
     /// Sessions in the tables: numbers, separated by blanks or commas.
     #[arg(long, default_value = "1000000 5000000 20000000", value_parser = sizes)]
     sizes: Sizes,
+    /// Who is measured: baton, rte_hash, papaya, scc, dashmap, machine. All of them unless said otherwise.
+    #[arg(long, value_delimiter = ',', value_parser = contender)]
+    contenders: Vec<Kind>,
     /// How often everything is measured.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
@@ -64,6 +67,11 @@ fn sizes(text: &str) -> Result<Sizes, std::num::ParseIntError> {
     words.map(|word| word.replace('_', "").parse()).collect::<Result<_, _>>().map(Sizes)
 }
 
+fn contender(name: &str) -> Result<Kind, String> {
+    let known = Kind::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name));
+    known.ok_or_else(|| format!("there is no contender {name}"))
+}
+
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,6 +86,10 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Table(arguments) => table::run(&table::Options {
             sizes: arguments.sizes.0,
+            contenders: match &arguments.contenders[..] {
+                [] => Kind::ALL.to_vec(),
+                some => some.to_vec(),
+            },
             rounds: arguments.rounds,
             slice: Duration::from_millis(arguments.slice_ms),
             seed: arguments.seed,

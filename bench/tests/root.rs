@@ -66,7 +66,7 @@ fn root_all_contenders_agree_and_the_report_is_written() {
         assert!(goal["met"].is_boolean(), "{goal}");
     }
     let markdown = fs::read_to_string(out.path().join("table.md")).unwrap();
-    assert!(markdown.contains("| refresh, to rte_hash, 20 k IPv6 |"), "{markdown}");
+    assert!(markdown.contains("| refresh in batches, to rte_hash one by one, 20 k IPv6 |"), "{markdown}");
     assert!(fs::read_to_string(out.path().join("table.svg")).unwrap().contains("</svg>"));
     assert_eq!(persistent_pages(), pages, "hugepages were not given back");
 }

@@ -1,5 +1,8 @@
 //! CPUs: one for the reader and all single measurements, another one for the writer beside it.
 
+use std::fs;
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -35,4 +38,12 @@ pub fn pin(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set).with_context(|| format!("cannot run on CPU {cpu}"))
+}
+
+/// How long the calling thread has waited for its CPU so far, while others had it; zero if the kernel does not tell.
+pub fn waited() -> Duration {
+    // proc_pid_schedstat: nanoseconds on the CPU, nanoseconds of waiting for it, number of slices.
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = text.split_ascii_whitespace().nth(1).and_then(|word| word.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
 }

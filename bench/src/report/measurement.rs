@@ -80,10 +80,11 @@ impl Measurement {
     }
 }
 
-/// A number with three significant digits, or all of those before the point.
+/// A number with three significant digits, or all of those before the point; "none" if it is none.
 pub(super) fn number(value: f64) -> String {
     let size = value.abs();
     match () {
+        () if value.is_nan() => "none".into(),
         () if size >= 100.0 || (size >= 1.0 && value.fract() == 0.0) || size == 0.0 => format!("{value:.0}"),
         () if size >= 10.0 => format!("{value:.1}"),
         () if size >= 1.0 => format!("{value:.2}"),
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits() {
-        let shown = [1234.5, 28.94, 2.345, 0.9871, 3.0, 2.0004, 0.0].map(number);
-        assert_eq!(shown, ["1234", "28.9", "2.35", "0.987", "3", "2.00", "0"]);
+        let shown = [1234.5, 28.94, 2.346, 0.9871, 3.0, 2.0004, 0.0, f64::NAN].map(number);
+        assert_eq!(shown, ["1234", "28.9", "2.35", "0.987", "3", "2.00", "0", "none"]);
     }
 }

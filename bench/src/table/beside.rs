@@ -30,13 +30,18 @@ pub struct Slice {
     pub bursts: Vec<u32>,
     /// Lookups that came to no result.
     pub contended: u64,
+    /// How long it took, and how much of that others had the CPU.
+    length: Duration,
+    waited: Duration,
 }
 
 impl Slice {
-    /// Millions of lookups a second.
+    /// Millions of lookups a second, without the time for which others had the CPU. (Their share of all bursts' time is
+    /// taken to be their share of the slice.)
     pub fn rate(&self) -> f64 {
         let nanoseconds: u64 = self.bursts.iter().map(|burst| u64::from(*burst)).sum();
-        (self.bursts.len() * BURST) as f64 / nanoseconds as f64 * 1e3
+        let own = 1.0 - self.waited.as_secs_f64() / self.length.as_secs_f64();
+        (self.bursts.len() * BURST) as f64 / (nanoseconds as f64 * own) * 1e3
     }
 
     /// The time below which a share of the bursts lies, nanoseconds.
@@ -48,6 +53,8 @@ impl Slice {
     fn extend(&mut self, other: &Slice) {
         self.bursts.extend(&other.bursts);
         self.contended += other.contended;
+        self.length += other.length;
+        self.waited += other.waited;
     }
 }
 
@@ -68,8 +75,8 @@ impl<C: Contender> Reading<C> {
     pub fn slice(&mut self, length: Duration) -> Result<Slice> {
         let mut slice = Slice::default();
         let mut tally = Tally::default();
-        let end = Instant::now() + length;
-        while Instant::now() < end || slice.bursts.is_empty() {
+        let (start, waited) = (Instant::now(), cpus::waited());
+        while start.elapsed() < length || slice.bursts.is_empty() {
             self.make_keys();
             let mut last = Instant::now();
             for burst in self.keys.chunks(BURST) {
@@ -90,6 +97,7 @@ impl<C: Contender> Reading<C> {
         );
         std::hint::black_box(tally.fold);
         slice.contended = tally.contended;
+        (slice.length, slice.waited) = (start.elapsed(), cpus::waited().saturating_sub(waited));
         Ok(slice)
     }
 

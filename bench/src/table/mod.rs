@@ -64,6 +64,8 @@ const MEMORY_LEFT: u64 = 1 << 30;
 pub struct Options {
     /// Sessions in the tables, [`SESSIONS_MIN`] to [`SESSIONS_MAX`] each.
     pub sizes: Vec<u32>,
+    /// Who.
+    pub contenders: Vec<Kind>,
     /// How often.
     pub rounds: u32,
     /// How long each rate is measured.
@@ -79,39 +81,34 @@ pub struct Options {
 /// # Errors
 /// Not root, an option makes no sense, a contender is wrong, or the run was interrupted.
 pub fn run(options: &Options) -> Result<()> {
-    let sizes = sizes(&options.sizes)?;
+    let cases = cases(&options.sizes)?;
     ensure!(options.rounds > 0, "rounds: at least one");
     let start = Instant::now();
     signals::note()?;
     let mount = Mount::of_our_own()?;
     let cpus = Cpus::choose()?;
-    let demands = sizes.iter().flat_map(|sessions| {
-        Family::ALL.into_iter().flat_map(|family| {
-            Kind::ALL.map(|who| Demand::of(who, Case { sessions: *sessions, family }).hugepages)
-        })
-    });
-    let _reservation = Reservation::of(demands.max().unwrap_or(0).min(affordable_pages()?))?;
+    let demands = cases.iter().flat_map(|case| options.contenders.iter().map(|who| Demand::of(*who, *case)));
+    let pages = demands.map(|demand| demand.hugepages).max().unwrap_or(0);
+    let _reservation = Reservation::of(pages.min(affordable_pages()?))?;
 
     let mut results = Results::default();
     for round in 0..options.rounds {
-        for sessions in &sizes {
-            for family in Family::ALL {
-                let case = Case { sessions: *sessions, family };
-                for who in Kind::ALL {
-                    // The others are there to compare with; goals are about the first ones, which are measured more often.
-                    if !who.is_in_goals() && round > 0 || results.is_skipped(case, who) {
-                        continue;
-                    }
-                    let job = Job {
-                        contender: who,
-                        population: Population { family, sessions: *sessions, seed: options.seed },
-                        hugepages: mount.path().to_owned(),
-                        cpus,
-                        slice_ms: options.slice.as_millis() as u64,
-                    };
-                    trial_of(&job, case, round, &mut results)?;
-                    mount.clear()?;
+        for case in cases.iter().copied() {
+            for who in options.contenders.iter().copied() {
+                // The others are there to compare with; goals are about the first ones, which are measured more often.
+                if !who.is_in_goals() && round > 0 || results.is_skipped(case, who) {
+                    continue;
                 }
+                let Case { sessions, family } = case;
+                let job = Job {
+                    contender: who,
+                    population: Population { family, sessions, seed: options.seed },
+                    hugepages: mount.path().to_owned(),
+                    cpus,
+                    slice_ms: options.slice.as_millis() as u64,
+                };
+                trial_of(&job, case, round, &mut results)?;
+                mount.clear()?;
             }
         }
     }
@@ -129,16 +126,17 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The sizes in order, once each.
-fn sizes(sizes: &[u32]) -> Result<Vec<u32>> {
-    let mut sizes = sizes.to_vec();
-    sizes.sort();
-    sizes.dedup();
+/// Each size once with each family, in order.
+fn cases(sizes: &[u32]) -> Result<Vec<Case>> {
     ensure!(
         !sizes.is_empty() && sizes.iter().all(|size| (SESSIONS_MIN..=SESSIONS_MAX).contains(size)),
         "sizes {sizes:?}: {SESSIONS_MIN} to {SESSIONS_MAX} sessions are possible"
     );
-    Ok(sizes)
+    let of_size = |sessions: &u32| Family::ALL.map(|family| Case { sessions: *sessions, family });
+    let mut cases: Vec<Case> = sizes.iter().flat_map(of_size).collect();
+    cases.sort();
+    cases.dedup();
+    Ok(cases)
 }
 
 /// Hugepages that may be borrowed.
@@ -219,7 +217,8 @@ fn report(options: &Options, results: &Results, took: Duration) -> Report {
     let method = [
         "All contenders have the same sessions, which follow from their numbers, and are asked the same questions in the \
          same order, each in a process of its own. Figures are millions a second on one core, medians of the rounds; goals \
-         are medians of the ratios within a round. Making the keys is not part of any figure."
+         are medians of the ratios within a round. Rates of one thread are of its time on the CPU, those of a reader beside \
+         something of time as it passes without what other processes took of the core. Making the keys is not part of any figure."
             .to_owned(),
         "Baton is its session table in a hugetlbfs file, both keys of a session in one index. The others are two hash tables \
          from key to record number, one a key, over an array of records in hugepages: rte_hash with lock-free read-write \

@@ -106,10 +106,21 @@ impl Results {
                         &rounds,
                     ));
                 }
-            }
-            for (_, who, why) in self.skipped.iter().filter(|(of, ..)| *of == case) {
-                let (what, unit, better) = Quantity::Insert.shown();
-                measurements.push(Measurement::skipped(&case.name(), what, who.name(), unit, better, why));
+                // Who was left out in later rounds only has figures; how many rounds they are of is told with them.
+                let nothing = self.of(case, who).next().is_none();
+                for (.., why) in
+                    self.skipped.iter().filter(|(of, by, _)| nothing && (*of, *by) == (case, who))
+                {
+                    let (what, unit, better) = Quantity::Insert.shown();
+                    measurements.push(Measurement::skipped(
+                        &case.name(),
+                        what,
+                        who.name(),
+                        unit,
+                        better,
+                        why,
+                    ));
+                }
             }
         }
         measurements
