@@ -23,13 +23,17 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// No pages yet.
+    pub fn none() -> Reservation {
+        Reservation { added: 0 }
+    }
+
     /// Sees to it that `pages` pages are free, or as many as the kernel has; [`free`] tells how many. Only as many are added
     /// as are missing, and only those are given back, so that others may borrow and return pages meanwhile.
     ///
     /// # Errors
     /// Not root, or a kernel without hugepages.
-    pub fn of(pages: u64) -> Result<Reservation> {
-        let mut reservation = Reservation { added: 0 };
+    pub fn fill(&mut self, pages: u64) -> Result<()> {
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 // It helps or it does not: the number of pages tells.
@@ -42,9 +46,9 @@ impl Reservation {
             }
             let before = number("nr_hugepages")?;
             set_total(before + missing)?;
-            reservation.added += number("nr_hugepages")?.saturating_sub(before);
+            self.added += number("nr_hugepages")?.saturating_sub(before);
         }
-        Ok(reservation)
+        Ok(())
     }
 }
 

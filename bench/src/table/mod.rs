@@ -89,7 +89,9 @@ pub fn run(options: &Options) -> Result<()> {
     let cpus = Cpus::choose()?;
     let demands = cases.iter().flat_map(|case| options.contenders.iter().map(|who| Demand::of(*who, *case)));
     let pages = demands.map(|demand| demand.hugepages).max().unwrap_or(0);
-    let _reservation = Reservation::of(pages.min(affordable_pages()?))?;
+    let mut reservation = Reservation::none();
+    // All at once, while memory is in one piece.
+    reservation.fill(pages.min(affordable_pages()?))?;
 
     let mut results = Results::default();
     for round in 0..options.rounds {
@@ -99,6 +101,8 @@ pub fn run(options: &Options) -> Result<()> {
                 if !who.is_in_goals() && round > 0 || results.is_skipped(case, who) {
                     continue;
                 }
+                // Again, for somebody else may have taken some meanwhile.
+                reservation.fill(Demand::of(who, case).hugepages.min(affordable_pages()?))?;
                 let Case { sessions, family } = case;
                 let job = Job {
                     contender: who,
