@@ -97,7 +97,7 @@ pub fn retire(record: &Record) {
 
 /// A copy of a record that is in use. Whether it stayed the same session's meanwhile is for the caller to know, from the
 /// bucket that led here or from being registered; or see [`read_alone`].
-#[inline]
+#[inline(always)]
 pub fn read(record: &Record) -> Option<[u64; RECORD_WORDS]> {
     // SYNC record-published: pairs with the release store of `publish`.
     let state = record.word(STATE).load(Ordering::Acquire);
@@ -153,7 +153,7 @@ impl Resolved {
         Resolved { words: [0; RECORD_WORDS], vip: [0; 2], local: [0; 2], server: [0; 2] };
 
     /// Looks the numbers in a record's words up; `None` if one means nothing.
-    #[inline]
+    #[inline(always)]
     pub fn new(words: [u64; RECORD_WORDS], addresses: &Addresses) -> Option<Resolved> {
         let AddressNumbers { vip, local, server } = AddressNumbers::of(&words);
         let [vip, local, server] = [addresses.words(vip)?, addresses.words(local)?, addresses.words(server)?];
@@ -162,7 +162,7 @@ impl Resolved {
 
     /// Which way a packet with a key of these words ([`FlowKey::words`]) goes through the session of this record, if it is one
     /// of that session's packets.
-    #[inline]
+    #[inline(always)]
     pub fn direction_of(&self, key: &[u64; 5]) -> Option<Direction> {
         let Resolved { words, vip, local, server } = self;
         let [s0, s1, d0, d1, key_ports] = *key;
@@ -189,7 +189,7 @@ impl Resolved {
     }
 
     /// The session that this is; `None` if it is none: a number that means nothing.
-    #[inline]
+    #[inline(always)]
     pub fn session(&self) -> Option<Session> {
         let Resolved { words, vip, local, server } = self;
         let state = SessionState::from_number((words[STATE] & STATE_MASK) as u8)?;

@@ -76,7 +76,7 @@ impl SessionTable {
     }
 
     /// Finds the session that packets with `key` belong to, after a glance at the key's first bucket.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lookup_sought(&self, sought: &Sought, key: &FlowKey) -> Lookup {
         match sought.glance {
             Glance::Absent => return Lookup::Miss,
@@ -179,7 +179,7 @@ impl TableWriter {
         removed
     }
 
-    #[inline]
+    #[inline(always)]
     fn find_sought(&self, sought: &Sought, key: &FlowKey) -> Option<(RecordIndex, Direction)> {
         match sought.glance {
             Glance::Absent => return None,

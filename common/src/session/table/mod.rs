@@ -175,13 +175,13 @@ impl SessionTable {
     }
 
     /// Finds the session that packets with `key` belong to.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&self, key: &FlowKey) -> Lookup {
         self.lookup_hashed(self.hash(key), key)
     }
 
     /// Finds the session that packets with `key`, whose hash in this table is `hash`, belong to.
-    #[inline]
+    #[inline(always)]
     pub fn lookup_hashed(&self, hash: FlowHash, key: &FlowKey) -> Lookup {
         let candidates = self.index.candidates(hash.0);
         let glance = self.index.glance(&candidates);
@@ -189,7 +189,7 @@ impl SessionTable {
     }
 
     /// Finds the session that packets with `key`, which may stand at `candidates`, belong to.
-    #[inline]
+    #[inline(never)]
     fn lookup_at(&self, candidates: &Candidates, key: &FlowKey) -> Lookup {
         let key_words = key.words();
         // What was found stays where it is: as a result it would be copied from one place to the next on its way out.
@@ -209,7 +209,7 @@ impl SessionTable {
     }
 
     /// A record in use and its addresses, for who knows or finds out later that it stays what it is.
-    #[inline]
+    #[inline(always)]
     fn resolve(&self, number: u32) -> Option<record::Resolved> {
         record::Resolved::new(record::read(self.slab.record(number)?)?, &self.addresses)
     }
