@@ -4,6 +4,7 @@
 
 mod error;
 mod field_path;
+mod key_file;
 mod load;
 mod locate;
 mod raw;
@@ -13,7 +14,8 @@ mod tests;
 mod validate;
 
 pub use error::{ConfigError, Problem};
-pub use load::{DEFAULT_PATH, SAMPLE, check_report};
+pub use key_file::{ChangeError, KEYS_MAX, KeyFile, KeyFileError, KeyUse, Secret, SyncKey};
+pub use load::{DEFAULT_KEY_FILE, DEFAULT_PATH, SAMPLE, SECURITY_OFF, check_report};
 pub use locate::Position;
 pub use validate::{
     DOMAINS_MAX, LOCAL_ADDRESSES_MAX, PEERS_MAX, REAL_SERVERS_MAX, SERVICES_MAX, WORKERS_MAX,
@@ -231,10 +233,24 @@ pub struct Sync {
     pub mtu: u16,
     /// Longest time that a record waits for its datagram to fill, microseconds.
     pub flush_us: u32,
+    /// How datagrams are kept from others.
+    pub security: Security,
     /// One sync secondary each.
     pub domains: Vec<SyncDomain>,
     /// The other nodes.
     pub peers: Vec<Peer>,
+}
+
+/// How sync datagrams are kept from being read, forged and repeated by others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// Authenticated and encrypted, with keys that only the cluster's nodes have.
+    Aead {
+        /// The file with the keys; see [`KeyFile`].
+        key_file: PathBuf,
+    },
+    /// Not at all: for a network that nobody else can reach.
+    Off,
 }
 
 /// A NUMA node with a sync secondary of its own.

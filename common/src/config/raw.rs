@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::{Scheduler, SteeringMode};
+use super::{DEFAULT_KEY_FILE, Scheduler, SteeringMode};
 use crate::flow::Protocol;
 
 /// Any number that a file may hold; ranges are checked later.
@@ -258,6 +258,7 @@ pub(super) struct RawSync {
     pub port: Number,
     pub mtu: Number,
     pub flush_us: Number,
+    pub security: RawSecurity,
     pub domains: Vec<RawSyncDomain>,
     pub peers: Vec<RawPeer>,
 }
@@ -269,10 +270,18 @@ impl Default for RawSync {
             port: 7400,
             mtu: 1500,
             flush_us: 200,
+            security: RawSecurity::Aead { key_file: DEFAULT_KEY_FILE.to_owned() },
             domains: Vec::new(),
             peers: Vec::new(),
         }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "Security", deny_unknown_fields)]
+pub(super) enum RawSecurity {
+    Aead { key_file: String },
+    Off,
 }
 
 #[derive(Deserialize)]

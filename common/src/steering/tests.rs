@@ -83,6 +83,7 @@ fn config() -> Config {
             port: SYNC_PORT,
             mtu: 1500,
             flush_us: 100,
+            security: config::Security::Off,
             domains: vec![domain(0), domain(1)],
             peers: Vec::new(),
         },

@@ -233,6 +233,12 @@ fn sync(checker: &mut Checker, at: &FieldPath, raw: RawSync) -> Sync {
         port: checker.number(&at.field("port"), raw.port, 1..=65_535),
         mtu: checker.number(&at.field("mtu"), raw.mtu, 576..=9000),
         flush_us: checker.number(&at.field("flush_us"), raw.flush_us, 1..=1_000_000),
+        security: match raw.security {
+            RawSecurity::Aead { key_file } => {
+                Security::Aead { key_file: checker.file(&at.field("security").field("key_file"), &key_file) }
+            }
+            RawSecurity::Off => Security::Off,
+        },
         domains: domains(checker, &at.field("domains"), raw.domains, raw.enabled),
         peers: peers(checker, &at.field("peers"), raw.peers),
     }
