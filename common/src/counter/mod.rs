@@ -156,6 +156,8 @@ counters! {
     EventsForeign = 82, "events_foreign", "events";
     /// Unknown optional extensions inside records that were applied without them.
     SyncSkippedExtensions = 83, "sync_skipped_extensions", "extensions";
+    /// Datagrams not sent because they could not be sealed: the sync state went back, as in a machine set back to a snapshot.
+    SyncTxUnsealed = 88, "sync_tx_unsealed", "datagrams";
 
     /// Datagram shorter than its header.
     SyncRejectTruncated = 96, "sync_reject_truncated", "datagrams";
@@ -207,4 +209,12 @@ counters! {
     SyncRejectExtension = 119, "sync_reject_extension", "records";
     /// Session whose server-side flow belongs to another owner's session already.
     SyncRejectConflict = 120, "sync_reject_conflict", "records";
+    /// Datagram in the clear, though this node's `sync.security` is `Aead`.
+    SyncRejectUnsealed = 128, "sync_reject_unsealed", "datagrams";
+    /// Sealed datagram, though this node's `sync.security` is `Off`.
+    SyncRejectSealed = 129, "sync_reject_sealed", "datagrams";
+    /// Datagram sealed with a key number that is not in this node's key file: give every node the same file.
+    SyncRejectKeyUnknown = 130, "sync_reject_key_unknown", "datagrams";
+    /// Datagram whose tag is wrong: sealed with another key of the same number, changed on the way, or forged.
+    SyncRejectTag = 131, "sync_reject_tag", "datagrams";
 }

@@ -4,6 +4,7 @@
 //!
 //! - [`event`]: what a worker tells its node's secondary.
 //! - [`wire`]: what secondaries tell each other, as bytes.
+//! - [`seal`]: what keeps that from others' eyes and hands.
 //! - [`sender`]: events in, datagrams out.
 //! - [`receiver`]: datagrams in, table writes out.
 //! - [`state`]: what a restarted secondary must know to go on, in shared memory.
@@ -19,6 +20,7 @@ pub mod receiver;
 mod reject;
 pub mod remote;
 pub mod roster;
+pub mod seal;
 pub mod sender;
 pub mod state;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The position of a stream: how far it was received, and which of the last numbers.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -54,8 +54,8 @@ impl StreamPosition {
     ///
     /// The first number opens the window where it is: what came before is no gap, for nobody was listening.
     ///
-    /// Killed between the two stores, the window may take up to 64 late numbers for new or for old; records are safe to
-    /// apply twice and a lost one is found by its gap or its session's digest.
+    /// Killed between the two stores, the window takes late numbers for received which are not, never the other way round: what
+    /// was received is not received again, and what is missing is found by its gap or its session's digest.
     ///
     /// # Errors
     /// `Duplicate` or `TooOld`; nothing has changed then.
@@ -70,8 +70,10 @@ impl StreamPosition {
             } else {
                 ((1 << ahead) - 1u64).rotate_left(((highest + 1) % WINDOW) as u32)
             };
-            self.received.store(received & !passed | bit, Ordering::Relaxed);
+            // In this order: see above. Only the compiler could do it in another that a killed process shows.
             self.highest.store(sequence, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            self.received.store(received & !passed | bit, Ordering::Relaxed);
             return Ok(Arrival::InOrder { gap: if highest == 0 { 0 } else { ahead - 1 } });
         }
         if highest - sequence >= WINDOW {
@@ -119,6 +121,25 @@ mod tests {
         assert_eq!(position.accept(1000), Ok(Arrival::InOrder { gap: 934 }));
         assert_eq!(position.accept(937), Ok(Arrival::Late));
         assert_eq!(position.accept(936), Err(Reject::TooOld));
+    }
+
+    #[test]
+    fn a_kill_between_the_two_stores_lets_nothing_in_twice() {
+        for (received, next) in
+            (1..200u64).flat_map(|next| [(next / 2, next), (next.saturating_sub(1), next)])
+        {
+            let position = StreamPosition::new();
+            let numbers: Vec<u64> = (1..=received).filter(|number| number % 3 != 0).collect();
+            for number in &numbers {
+                position.accept(*number).unwrap();
+            }
+            // The first of the two stores of `accept(next)`, and no more: it was not applied either.
+            position.highest.store(next.max(position.highest()), Ordering::Relaxed);
+
+            for number in numbers {
+                assert!(position.accept(number).is_err(), "{number} of {received}, then {next}");
+            }
+        }
     }
 
     #[test]

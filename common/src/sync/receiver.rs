@@ -7,6 +7,7 @@ use super::apply::{Circumstances, apply};
 use super::position::Arrival;
 use super::remote::RemoteTable;
 use super::roster::{Identity, Roster};
+use super::seal::Opener;
 use super::state::{PeerState, SyncState};
 use super::wire::{Body, Header, records};
 use crate::config::Timeouts;
@@ -28,6 +29,9 @@ pub struct Receiver<'a, R> {
     identity: Identity,
     roster: R,
     timeouts: Timeouts,
+    opener: Opener,
+    /// The records of the datagram that was opened last.
+    opened: Vec<u8>,
     state: &'a SyncState,
     counters: &'a CounterBlock,
 }
@@ -38,10 +42,11 @@ impl<'a, R: Roster> Receiver<'a, R> {
         identity: Identity,
         roster: R,
         timeouts: Timeouts,
+        opener: Opener,
         state: &'a SyncState,
         counters: &'a CounterBlock,
     ) -> Receiver<'a, R> {
-        Receiver { identity, roster, timeouts, state, counters }
+        Receiver { identity, roster, timeouts, opener, opened: Vec::new(), state, counters }
     }
 
     /// Takes one datagram: the UDP payload of a packet from `source` to this secondary's address and port, whose checksum
@@ -60,9 +65,13 @@ impl<'a, R: Roster> Receiver<'a, R> {
     ) -> Result<Received, Reject> {
         self.counters.add(Counter::SyncRxDatagrams, 1);
         self.counters.add(Counter::SyncRxBytes, datagram.len() as u64);
-        let admitted = self.admit(source, datagram, now);
+        let believed = self.admit(source, datagram).and_then(|header| {
+            let bytes = self.opener.open(&header, datagram, &mut self.opened)?;
+            let (peer, arrival) = place(self.state, &header, now)?;
+            Ok((header, bytes, peer, arrival))
+        });
         let (header, bytes, peer, arrival) =
-            admitted.inspect_err(|reject| self.counters.add(reject.counter(), 1))?;
+            believed.inspect_err(|reject| self.counters.add(reject.counter(), 1))?;
         match arrival {
             Arrival::InOrder { gap } => self.counters.add(Counter::SyncRxGaps, gap),
             Arrival::Late => self.counters.add(Counter::SyncRxLate, 1),
@@ -93,14 +102,9 @@ impl<'a, R: Roster> Receiver<'a, R> {
         Ok(received)
     }
 
-    /// Decides whether to listen to a datagram at all. Nothing is remembered of a sender that is no member.
-    fn admit<'d>(
-        &self,
-        source: IpAddr,
-        datagram: &'d [u8],
-        now: Millis,
-    ) -> Result<(Header, &'d [u8], &'a PeerState, Arrival), Reject> {
-        let (header, records) = Header::decode(datagram)?;
+    /// Decides, by what stands in the clear, whether to listen to a datagram at all.
+    fn admit(&self, source: IpAddr, datagram: &[u8]) -> Result<Header, Reject> {
+        let (header, _) = Header::decode(datagram)?;
         if header.cluster != self.identity.cluster {
             return Err(Reject::Cluster);
         }
@@ -113,12 +117,21 @@ impl<'a, R: Roster> Receiver<'a, R> {
         if header.membership_epoch != 0 {
             return Err(Reject::MembershipEpoch);
         }
-        let peer = self.state.peer(header.node, header.numa, now)?;
-        let arrival = peer
-            .accept(header.boot_epoch, header.stream, header.sequence, now)
-            .inspect_err(|_| peer.add_rejects(1))?;
-        Ok((header, records, peer, arrival))
+        // Once more when it was opened. Here it saves deriving a key.
+        if header.boot_epoch < self.state.boot_epoch_of(header.node, header.numa) {
+            return Err(Reject::Epoch);
+        }
+        Ok(header)
     }
+}
+
+/// Decides whether a datagram that was opened is news, and remembers it. Nothing is remembered of others.
+fn place<'a>(state: &'a SyncState, header: &Header, now: Millis) -> Result<(&'a PeerState, Arrival), Reject> {
+    let peer = state.peer(header.node, header.numa, now)?;
+    let arrival = peer
+        .accept(header.boot_epoch, header.stream, header.sequence, now)
+        .inspect_err(|_| peer.add_rejects(1))?;
+    Ok((peer, arrival))
 }
 
 fn applied_counter(body: &Body) -> Counter {

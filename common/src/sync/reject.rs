@@ -43,6 +43,14 @@ rejects! {
     Member => SyncRejectMember;
     /// The sender's membership epoch is of another kind than ours.
     MembershipEpoch => SyncRejectMembershipEpoch;
+    /// In the clear, but this node wants datagrams sealed.
+    Unsealed => SyncRejectUnsealed;
+    /// Sealed, but this node has no keys.
+    Sealed => SyncRejectSealed;
+    /// Sealed with a key of a number that this node's key file does not have.
+    KeyUnknown => SyncRejectKeyUnknown;
+    /// The tag is wrong: another key of that number, or bytes that somebody changed.
+    Tag => SyncRejectTag;
     /// No room for another sender's position.
     PeersFull => SyncRejectPeersFull;
     /// The sender's boot epoch is older than one already seen.

@@ -21,7 +21,7 @@
 //! Anyone may read. Whatever values a dead writer left, no operation here panics, and none reuses a sequence number.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -183,7 +183,16 @@ impl SyncState {
         let word = &self.last_sequence[stream.index()];
         let sequence = word.load(Ordering::Relaxed).wrapping_add(1).max(1);
         word.store(sequence, Ordering::Relaxed);
+        // Only this process's death comes between the store and what follows: the machine keeps what was executed, so it is the
+        // compiler alone that must not do it later.
+        compiler_fence(Ordering::SeqCst);
         sequence
+    }
+
+    /// Sets the last sequence number that was used of a stream, as a damaged or restored state would have it.
+    #[cfg(test)]
+    pub(super) fn set_last_sequence(&self, stream: StreamId, sequence: u64) {
+        self.last_sequence[stream.index()].store(sequence, Ordering::Relaxed);
     }
 
     /// The last sequence number that was used of a stream; 0 if none was.
@@ -208,6 +217,13 @@ impl SyncState {
         let peer = slot.ok_or(Reject::PeersFull)?;
         peer.take(identity);
         Ok(peer)
+    }
+
+    /// The highest boot epoch that was accepted of a sender; 0 of one that was never heard.
+    pub fn boot_epoch_of(&self, node: NodeId, numa: NumaId) -> u64 {
+        let identity = PeerState::identity_of(node, numa);
+        let known = self.peers.iter().find(|peer| peer.identity.load(Ordering::Relaxed) == identity);
+        known.map_or(0, |peer| peer.boot_epoch.load(Ordering::Relaxed))
     }
 
     /// What is known of every sender.

@@ -67,7 +67,7 @@ fn each_wrong_header_field_has_its_own_reason() {
         ("own node", 12, &[1, 0], Reject::OwnNode),
         ("a stranger", 12, &[77, 0], Reject::Member),
         ("another member's number", 12, &[3, 0], Reject::Member),
-        ("reserved byte", 15, &[1], Reject::Reserved),
+        ("a key's number", 15, &[1], Reject::Sealed),
         ("boot epoch 0", 16, &[0; 8], Reject::HeaderField),
         ("older boot epoch", 16, &999u64.to_le_bytes(), Reject::Epoch),
         ("sequence 0", 24, &[0; 8], Reject::HeaderField),

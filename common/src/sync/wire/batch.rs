@@ -29,6 +29,7 @@ impl BatchWriter {
     /// An empty batch for datagrams of at most `payload_max` bytes of UDP payload, but never too small for one record.
     pub fn new(payload_max: usize) -> BatchWriter {
         let payload_max = payload_max.max(HEADER_BYTES + RECORD_BYTES_MAX);
+        // A record that turns out not to fit, or a seal's tag, whichever is longer.
         let mut bytes = Vec::with_capacity(payload_max + RECORD_BYTES_MAX);
         bytes.resize(HEADER_BYTES, 0);
         BatchWriter { bytes, payload_max, records: 0 }
@@ -64,10 +65,11 @@ impl BatchWriter {
         self.bytes.len() + RECORD_BYTES_MIN > self.payload_max
     }
 
-    /// Puts the header before the records. The datagram stays here until [`clear`](BatchWriter::clear).
-    pub fn seal(&mut self, header: &Header) -> &[u8] {
+    /// Puts the header before the records. The datagram stays here until [`clear`](BatchWriter::clear); a seal is put on it
+    /// in place.
+    pub fn datagram(&mut self, header: &Header) -> &mut Vec<u8> {
         self.bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
-        &self.bytes
+        &mut self.bytes
     }
 
     /// Forgets the records.

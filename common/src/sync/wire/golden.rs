@@ -37,6 +37,7 @@ fn header() -> Header {
         cluster: 0x1122_3344,
         node: NodeId(2),
         numa: NumaId(1),
+        key: None,
         stream: StreamId::CHANGES,
         boot_epoch: 0x0102_0304_0506_0708,
         sequence: 42,
@@ -102,7 +103,7 @@ fn a_datagram_with_every_record_is_the_golden_bytes() {
         batch.push(&body).unwrap();
     }
 
-    assert_eq!(hex(batch.seal(&header())), GOLDEN.concat());
+    assert_eq!(hex(batch.datagram(&header())), GOLDEN.concat());
 }
 
 #[test]
@@ -144,7 +145,7 @@ fn a_datagram_of_maximum_size_fits_the_mtu() {
     for body in every_body() {
         let mut batch = BatchWriter::new(payload_bytes_max(1500, false));
         while batch.push(&body).is_ok() {}
-        assert!(batch.seal(&header()).len() <= 1472);
+        assert!(batch.datagram(&header()).len() <= 1472);
     }
 }
 
@@ -155,5 +156,5 @@ fn a_session_of_both_families_is_not_encoded() {
     let mut batch = BatchWriter::new(1472);
 
     assert_eq!(batch.push(&Body::Upsert(upsert)), Err(PushError::MixedFamilies));
-    assert_eq!(batch.seal(&header()).len(), HEADER_BYTES);
+    assert_eq!(batch.datagram(&header()).len(), HEADER_BYTES);
 }

@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::id::{NodeId, NumaId};
+use crate::id::{KeyId, NodeId, NumaId};
 use crate::sync::Reject;
 
 /// The first four bytes of every datagram: `BATN`.
@@ -55,6 +55,8 @@ pub struct Header {
     pub node: NodeId,
     /// The sender's NUMA node: with the node, it names one sync secondary.
     pub numa: NumaId,
+    /// The key that the records are sealed with; `None` if they are in the clear.
+    pub key: Option<KeyId>,
     /// The stream.
     pub stream: StreamId,
     /// When the sender's sequence numbers began: a later life has a higher number. Not zero.
@@ -76,7 +78,7 @@ struct HeaderLayout {
     cluster: U32,
     node: U16,
     numa: u8,
-    reserved: u8,
+    key: u8,
     boot_epoch: U64,
     sequence: U64,
     membership_epoch: U32,
@@ -100,14 +102,14 @@ impl Header {
             cluster: U32::new(self.cluster),
             node: U16::new(self.node.0),
             numa: self.numa.0,
-            reserved: 0,
+            key: self.key.unwrap_or_default().0,
             boot_epoch: U64::new(self.boot_epoch),
             sequence: U64::new(self.sequence),
             membership_epoch: U32::new(self.membership_epoch),
         })
     }
 
-    /// Splits a datagram into its header and its records.
+    /// Splits a datagram into its header and its records, which are still sealed if the header names a key.
     ///
     /// # Errors
     /// The first of `Truncated`, `Magic`, `Version`, `Reserved`, `HeaderField` that applies. Whether the sender is
@@ -120,7 +122,7 @@ impl Header {
         if layout.version != VERSION {
             return Err(Reject::Version);
         }
-        if layout.flags != U16::ZERO || layout.reserved != 0 {
+        if layout.flags != U16::ZERO {
             return Err(Reject::Reserved);
         }
         let stream = StreamId::from_number(layout.stream).ok_or(Reject::HeaderField)?;
@@ -128,6 +130,7 @@ impl Header {
             cluster: layout.cluster.get(),
             node: NodeId(layout.node.get()),
             numa: NumaId(layout.numa),
+            key: (layout.key != 0).then_some(KeyId(layout.key)),
             stream,
             boot_epoch: layout.boot_epoch.get(),
             sequence: layout.sequence.get(),
