@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Nobody uses a key of the [key file](crate::config::KeyFile) itself: each sender derives one for itself and its boot epoch
-//! ([`keyring`]). A nonce is what the header says of addressee, stream and sequence number ([`place`]). So a nonce comes twice
+//! (`keyring`). A nonce is what the header says of addressee, stream and sequence number (`place`). So a nonce comes twice
 //! under one key only if a sender gives a number twice within a boot epoch: `docs/sealing.md` goes through the ways in which that
 //! could come about, and why none of them does.
 //!
