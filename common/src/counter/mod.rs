@@ -185,8 +185,6 @@ counters! {
     SyncSkippedRecords = 108, "sync_skipped_records", "records";
     /// Record older than what the table has.
     SyncRejectStale = 109, "sync_reject_stale", "records";
-    /// Record whose owner is not its sender.
-    SyncRejectNotOwner = 110, "sync_reject_not_owner", "records";
     /// Refresh or delete of a session that is not in the table.
     SyncRejectUnknownSession = 111, "sync_reject_unknown_session", "records";
     /// The remote table is full.
@@ -207,4 +205,10 @@ counters! {
     SyncRejectExtension = 119, "sync_reject_extension", "records";
     /// Session whose server-side flow belongs to another owner's session already.
     SyncRejectConflict = 120, "sync_reject_conflict", "records";
+    /// Record that refers to a dictionary entry which is not there, or means nothing.
+    SyncRejectReference = 130, "sync_reject_reference", "records";
+    /// Dictionary entry that means nothing, or one more than a dictionary holds.
+    SyncRejectDictionaryEntry = 131, "sync_reject_dictionary_entry", "entries";
+    /// Datagram that its sender meant for another secondary.
+    SyncRejectAddressee = 132, "sync_reject_addressee", "datagrams";
 }

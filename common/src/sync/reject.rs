@@ -41,6 +41,8 @@ rejects! {
     OwnNode => SyncRejectOwnNode;
     /// The sender is no member, or its address is not the member's.
     Member => SyncRejectMember;
+    /// Meant for another secondary.
+    Addressee => SyncRejectAddressee;
     /// The sender's membership epoch is of another kind than ours.
     MembershipEpoch => SyncRejectMembershipEpoch;
     /// No room for another sender's position.
@@ -59,12 +61,14 @@ rejects! {
     RecordField => SyncRejectRecordField;
     /// Unknown extension that must be understood.
     Extension => SyncRejectExtension;
+    /// Dictionary entry that means nothing, or one more than a dictionary holds.
+    DictionaryEntry => SyncRejectDictionaryEntry;
+    /// Record that refers to a dictionary entry which is not there, or means nothing.
+    Reference => SyncRejectReference;
     /// Unknown record that may be skipped.
     SkippedRecord => SyncSkippedRecords;
     /// Older than what the table has.
     Stale => SyncRejectStale;
-    /// The record's owner is not the sender.
-    NotOwner => SyncRejectNotOwner;
     /// Delete or refresh of a session that is not in the table.
     UnknownSession => SyncRejectUnknownSession;
     /// The remote table is full.

@@ -136,10 +136,11 @@ impl<'a> Sender<'a> {
             return;
         }
         let identity = &self.config.identity;
-        let payload = batch.seal(&Header {
+        let payload = batch.datagram(&Header {
             cluster: identity.cluster,
             node: identity.node,
             numa: identity.numa,
+            to: None,
             stream,
             boot_epoch: self.boot_epoch,
             sequence: self.state.take_sequence(stream),
@@ -169,15 +170,13 @@ fn sent_counter(kind: EventKind) -> Counter {
 
 /// What peers are told of an event.
 fn body_of(event: &Event, timeouts: &Timeouts, now: Millis) -> Body {
-    let Session { owner, generation, state, client, vip, local, server, .. } = event.session;
+    let Session { generation, state, client, vip, local, server, .. } = event.session;
     let remaining_ms = ageing::remaining_ms(&event.session, timeouts, now);
     match event.kind {
         EventKind::Upsert => {
-            Body::Upsert(Reported { owner, generation, state, remaining_ms, client, vip, local, server })
+            Body::Upsert(Reported { generation, state, remaining_ms, client, vip, local, server })
         }
-        EventKind::Delete => Body::Delete(Ended { owner, generation, state, client, vip }),
-        EventKind::Refresh => {
-            Body::Refresh(Refreshed { owner, generation, state, remaining_ms, client, vip })
-        }
+        EventKind::Delete => Body::Delete(Ended { generation, state, client, vip }),
+        EventKind::Refresh => Body::Refresh(Refreshed { generation, state, remaining_ms, client, vip }),
     }
 }

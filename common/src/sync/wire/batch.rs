@@ -3,8 +3,7 @@
 use thiserror::Error;
 
 use super::header::{HEADER_BYTES, Header};
-use super::record::Body;
-use super::{RECORD_BYTES_MAX, RECORD_BYTES_MIN};
+use super::{Body, RECORD_BYTES_MAX, RECORD_BYTES_MIN};
 
 /// Why a record was not added to a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -65,7 +64,7 @@ impl BatchWriter {
     }
 
     /// Puts the header before the records. The datagram stays here until [`clear`](BatchWriter::clear).
-    pub fn seal(&mut self, header: &Header) -> &[u8] {
+    pub fn datagram(&mut self, header: &Header) -> &[u8] {
         self.bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
         &self.bytes
     }

@@ -4,9 +4,9 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::extension;
-use super::record::{Body, Ended, Record, Refreshed, Reported};
+use super::{Body, Ended, Record, Refreshed, Reported};
 use crate::flow::{Address, Endpoint};
-use crate::id::{Generation, NodeId};
+use crate::id::Generation;
 use crate::session::SessionState;
 use crate::sync::Reject;
 use crate::sync::address::{self, Family};
@@ -124,10 +124,6 @@ where
     }
 }
 
-fn decode_owner(owner: U16) -> Result<NodeId, Reject> {
-    if owner == U16::ZERO { Err(Reject::RecordField) } else { Ok(NodeId(owner.get())) }
-}
-
 fn decode_state(state: u8) -> Result<SessionState, Reject> {
     SessionState::from_number(state).ok_or(Reject::RecordField)
 }
@@ -139,7 +135,6 @@ where
 {
     let (fields, tail) = UpsertLayout::<N>::read_from_prefix(payload).map_err(|_| Reject::RecordField)?;
     let body = Body::Upsert(Reported {
-        owner: decode_owner(fields.owner)?,
         generation: Generation(fields.generation.get()),
         state: decode_state(fields.state)?,
         remaining_ms: fields.remaining_ms.get(),
@@ -158,7 +153,6 @@ where
 {
     let (fields, tail) = DeleteLayout::<N>::read_from_prefix(payload).map_err(|_| Reject::RecordField)?;
     let body = Body::Delete(Ended {
-        owner: decode_owner(fields.owner)?,
         generation: Generation(fields.generation.get()),
         state: decode_state(fields.state)?,
         client: fields.client.decode_any_port()?,
@@ -174,7 +168,6 @@ where
 {
     let (fields, tail) = RefreshLayout::<N>::read_from_prefix(payload).map_err(|_| Reject::RecordField)?;
     let body = Body::Refresh(Refreshed {
-        owner: decode_owner(fields.owner)?,
         generation: Generation(fields.generation.get()),
         state: decode_state(fields.state)?,
         remaining_ms: fields.remaining_ms.get(),
@@ -192,7 +185,7 @@ where
     Some(UpsertLayout {
         generation: U32::new(reported.generation.0),
         remaining_ms: U32::new(reported.remaining_ms),
-        owner: U16::new(reported.owner.0),
+        owner: U16::ZERO,
         state: reported.state as u8,
         client: WireEndpoint::encode(reported.client)?,
         vip: WireEndpoint::encode(reported.vip)?,
@@ -208,7 +201,7 @@ where
 {
     Some(DeleteLayout {
         generation: U32::new(ended.generation.0),
-        owner: U16::new(ended.owner.0),
+        owner: U16::ZERO,
         state: ended.state as u8,
         client: WireEndpoint::encode(ended.client)?,
         vip: WireEndpoint::encode(ended.vip)?,
@@ -223,7 +216,7 @@ where
     Some(RefreshLayout {
         generation: U32::new(refreshed.generation.0),
         remaining_ms: U32::new(refreshed.remaining_ms),
-        owner: U16::new(refreshed.owner.0),
+        owner: U16::ZERO,
         state: refreshed.state as u8,
         client: WireEndpoint::encode(refreshed.client)?,
         vip: WireEndpoint::encode(refreshed.vip)?,

@@ -3,12 +3,8 @@
 use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::layout;
-use crate::flow::{Endpoint, FlowKey};
-use crate::id::{Generation, NodeId};
-use crate::session::SessionState;
+use super::{Body, Record, layout};
 use crate::sync::Reject;
-use crate::sync::address;
 
 /// Set in a record's flags if a receiver that does not know its type must count it as rejected, not skipped.
 const FLAG_MANDATORY: u8 = 0x01;
@@ -17,17 +13,17 @@ const FLAG_MANDATORY: u8 = 0x01;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum RecordType {
-    /// [`Reported`], IPv4.
+    /// [`Body::Upsert`], IPv4.
     UpsertV4 = 1,
-    /// [`Reported`], IPv6.
+    /// [`Body::Upsert`], IPv6.
     UpsertV6 = 2,
-    /// [`Ended`], IPv4.
+    /// [`Body::Delete`], IPv4.
     DeleteV4 = 3,
-    /// [`Ended`], IPv6.
+    /// [`Body::Delete`], IPv6.
     DeleteV6 = 4,
-    /// [`Refreshed`], IPv4.
+    /// [`Body::Refresh`], IPv4.
     RefreshV4 = 5,
-    /// [`Refreshed`], IPv6.
+    /// [`Body::Refresh`], IPv6.
     RefreshV6 = 6,
 }
 
@@ -39,105 +35,6 @@ impl RecordType {
             .into_iter()
             .find(|known| *known as u8 == number)
     }
-}
-
-/// A session that a peer may have to carry on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reported {
-    /// The node that reports it.
-    pub owner: NodeId,
-    /// How often the owner has changed.
-    pub generation: Generation,
-    /// Where the connection stands; tells its protocol.
-    pub state: SessionState,
-    /// What is left of its timeout, milliseconds.
-    pub remaining_ms: u32,
-    /// The client's address and port.
-    pub client: Endpoint,
-    /// The service's virtual address and port.
-    pub vip: Endpoint,
-    /// The balancer's address and port towards the real server.
-    pub local: Endpoint,
-    /// The real server's address and port.
-    pub server: Endpoint,
-}
-
-impl Reported {
-    /// The key of packets from the client.
-    pub fn client_key(&self) -> FlowKey {
-        FlowKey { source: self.client, destination: self.vip, protocol: address::protocol_of(self.state) }
-    }
-
-    /// The key of packets from the real server.
-    pub fn server_key(&self) -> FlowKey {
-        FlowKey { source: self.server, destination: self.local, protocol: address::protocol_of(self.state) }
-    }
-}
-
-/// A session that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// The node that reports it.
-    pub owner: NodeId,
-    /// How often the owner has changed.
-    pub generation: Generation,
-    /// The state in which it ended; tells its protocol.
-    pub state: SessionState,
-    /// The client's address and port.
-    pub client: Endpoint,
-    /// The service's virtual address and port.
-    pub vip: Endpoint,
-}
-
-impl Ended {
-    /// The key of packets from the client.
-    pub fn client_key(&self) -> FlowKey {
-        FlowKey { source: self.client, destination: self.vip, protocol: address::protocol_of(self.state) }
-    }
-}
-
-/// A session that is still in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refreshed {
-    /// The node that reports it.
-    pub owner: NodeId,
-    /// How often the owner has changed.
-    pub generation: Generation,
-    /// Where the connection stands; tells its protocol.
-    pub state: SessionState,
-    /// What is left of its timeout, milliseconds.
-    pub remaining_ms: u32,
-    /// The client's address and port.
-    pub client: Endpoint,
-    /// The service's virtual address and port.
-    pub vip: Endpoint,
-}
-
-impl Refreshed {
-    /// The key of packets from the client.
-    pub fn client_key(&self) -> FlowKey {
-        FlowKey { source: self.client, destination: self.vip, protocol: address::protocol_of(self.state) }
-    }
-}
-
-/// What a record says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// There is such a session.
-    Upsert(Reported),
-    /// There is no such session any more.
-    Delete(Ended),
-    /// The session lives on.
-    Refresh(Refreshed),
-}
-
-/// A decoded record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// What it says.
-    pub body: Body,
-    /// Optional extensions that this version does not know and went without.
-    pub extensions_skipped: u16,
 }
 
 /// What stands before every record.
@@ -210,6 +107,7 @@ impl Body {
                 true => append(bytes, RecordType::RefreshV4, &layout::refresh_layout::<4>(refreshed)?),
                 false => append(bytes, RecordType::RefreshV6, &layout::refresh_layout::<16>(refreshed)?),
             },
+            _ => return None,
         }
         Some(())
     }
