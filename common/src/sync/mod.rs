@@ -6,6 +6,7 @@
 //! - [`wire`]: what secondaries tell each other, as bytes.
 //! - [`sender`]: events in, datagrams out.
 //! - [`receiver`]: datagrams in, table writes out.
+//! - [`protocol`]: all of it together: what is believed, repaired, aged and claimed.
 //! - [`state`]: what a restarted secondary must know to go on, in shared memory.
 
 mod address;
@@ -16,6 +17,7 @@ pub mod event;
 mod fixture;
 mod position;
 pub mod receiver;
+pub mod protocol;
 mod reject;
 pub mod remote;
 pub mod roster;

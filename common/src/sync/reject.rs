@@ -69,6 +69,8 @@ rejects! {
     SkippedRecord => SyncSkippedRecords;
     /// Older than what the table has.
     Stale => SyncRejectStale;
+    /// The session has ended a short while ago, with this generation or a later one.
+    Ended => SyncRejectEnded;
     /// Delete or refresh of a session that is not in the table.
     UnknownSession => SyncRejectUnknownSession;
     /// The remote table is full.

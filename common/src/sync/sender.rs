@@ -162,7 +162,7 @@ impl<'a> Sender<'a> {
 
 fn sent_counter(kind: EventKind) -> Counter {
     match kind {
-        EventKind::Upsert => Counter::SyncTxUpserts,
+        EventKind::Upsert | EventKind::Claim => Counter::SyncTxUpserts,
         EventKind::Delete => Counter::SyncTxDeletes,
         EventKind::Refresh => Counter::SyncTxRefreshes,
     }
@@ -173,7 +173,7 @@ fn body_of(event: &Event, timeouts: &Timeouts, now: Millis) -> Body {
     let Session { generation, state, client, vip, local, server, .. } = event.session;
     let remaining_ms = ageing::remaining_ms(&event.session, timeouts, now);
     match event.kind {
-        EventKind::Upsert => {
+        EventKind::Upsert | EventKind::Claim => {
             Body::Upsert(Reported { generation, state, remaining_ms, client, vip, local, server })
         }
         EventKind::Delete => Body::Delete(Ended { generation, state, client, vip }),
