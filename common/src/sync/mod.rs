@@ -22,6 +22,8 @@ mod reject;
 pub mod remote;
 pub mod roster;
 pub mod sender;
+#[cfg(test)]
+mod sim;
 pub mod state;
 #[cfg(test)]
 mod tests;

@@ -176,6 +176,15 @@ impl SyncState {
         }
     }
 
+    /// Forgets everything, as the loss of the file does.
+    #[cfg(test)]
+    pub fn wipe(&self) {
+        self.boot_epoch.store(0, Ordering::Relaxed);
+        self.was_ready.store(0, Ordering::Relaxed);
+        self.last_sequence.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        self.peers.iter().for_each(|peer| peer.take(0));
+    }
+
     /// Begins or resumes this sender's life, and returns its boot epoch.
     ///
     /// A state that was used before keeps its epoch, and its sequence numbers go on. A new one takes `epoch`, which must be
