@@ -57,13 +57,14 @@ pub enum Claim {
 }
 
 /// Decides, at a client's packet, whether to claim a session whose owner is still a member: once such packets have
-/// kept coming for `holdoff_ms`. A pause as long as that begins it anew.
+/// kept coming for `holdoff_ms`. A pause of more than `pause_ms`, half the session's timeout, begins it anew; so does news
+/// from its owner, which sees packets too then.
 #[inline]
-pub fn claim(last_sent: Millis, now: Millis, holdoff_ms: u32) -> Claim {
+pub fn claim(last_sent: Millis, now: Millis, holdoff_ms: u32, pause_ms: u32) -> Claim {
     let (first, last) = ((last_sent.0 >> 32) as u32, last_sent.0 as u32);
     // Zero means that there was none, so the one millisecond in 49 days that would be zero is taken for the next.
     let now = (now.0 as u32).max(1);
-    let began = if last_sent.0 == 0 || now.wrapping_sub(last) > holdoff_ms { now } else { first };
+    let began = if last_sent.0 == 0 || now.wrapping_sub(last) > pause_ms.max(holdoff_ms) { now } else { first };
     if holdoff_ms == 0 || now.wrapping_sub(began) >= holdoff_ms {
         return Claim::Due;
     }
@@ -102,7 +103,7 @@ mod tests {
     fn claimed_at(times: &[u64], holdoff_ms: u32) -> Option<u64> {
         let mut last_sent = Millis(0);
         for time in times {
-            match claim(last_sent, Millis(*time), holdoff_ms) {
+            match claim(last_sent, Millis(*time), holdoff_ms, 1000) {
                 Claim::Due => return Some(*time),
                 Claim::HoldOff(next) => last_sent = next,
             }
@@ -114,8 +115,10 @@ mod tests {
     fn a_session_is_claimed_once_packets_have_kept_coming() {
         assert_eq!(claimed_at(&[1000, 1200, 1400, 1499, 1500], 500), Some(1500));
         assert_eq!(claimed_at(&[1000], 500), None, "one packet");
-        assert_eq!(claimed_at(&[1000, 1501], 500), None, "and one much later");
-        assert_eq!(claimed_at(&[1000, 1501, 1900, 2001], 500), Some(2001));
+        assert_eq!(claimed_at(&[1000, 1501], 500), Some(1501), "a slow client's");
+        assert_eq!(claimed_at(&[1000, 2001], 500), None, "and one much later");
+        assert_eq!(claimed_at(&[1000, 2001, 2400, 2501], 500), Some(2501));
+        assert_eq!(claimed_at(&[1000, 2400, 3000], 1500), Some(3000), "a hold-off longer than the pause");
         assert_eq!(claimed_at(&[1000], 0), Some(1000));
     }
 

@@ -25,8 +25,6 @@ pub mod sender;
 #[cfg(test)]
 mod sim;
 pub mod state;
-#[cfg(test)]
-mod tests;
 pub mod wire;
 
 pub use position::{Arrival, StreamPosition, WINDOW};

@@ -1,5 +1,6 @@
 //! Housekeeping: what is done by the clock. Sweeps, heartbeats, and asking for what is missing.
 
+use super::digest::word_of;
 use super::mutation::Mutation;
 use super::peer::Gap;
 use super::{CONTROL, OwnerSlot, Place, Protocol, Tables, Turn};
@@ -76,10 +77,11 @@ impl Protocol<'_> {
         self.sweep(turn);
     }
 
-    /// Goes on looking through the remote table: claims whose event was lost, and sessions whose time is over.
+    /// Goes on looking through the tables: claims whose event was lost, sessions whose time is over, and others' sessions that a
+    /// worker has let go.
     fn sweep<T: Tables, X: Transmit>(&mut self, turn: &mut Turn<'_, T, X>) {
         let now = turn.millis();
-        let slots = turn.tables.remote_slots();
+        let slots = turn.tables.places();
         let passed = self.housekeeping.swept.map_or(0, |swept| now.since(swept));
         let budget = (passed * u64::from(slots) / SWEEP_MS).min(SWEEP_SLOTS_MAX) as u32;
         if self.housekeeping.swept.is_some() && budget == 0 {
@@ -95,6 +97,10 @@ impl Protocol<'_> {
 
     fn sweep_place<T: Tables, X: Transmit>(&mut self, place: Place, turn: &mut Turn<'_, T, X>) {
         let now = turn.millis();
+        if !turn.tables.is_remote(place) {
+            self.sweep_local_place(place, turn);
+            return;
+        }
         let Some(session) = turn.tables.session(place) else {
             self.ledger.clear(place);
             return;
@@ -131,6 +137,16 @@ impl Protocol<'_> {
         if expired {
             self.count(Counter::OwnExpired);
             self.give_up(place, turn);
+        }
+    }
+
+    /// A session of a worker's table that another node owns goes when its worker lets it age; nobody is told of that.
+    fn sweep_local_place<T: Tables, X: Transmit>(&mut self, place: Place, turn: &mut Turn<'_, T, X>) {
+        let Some(entry) = self.ledger.entry(place).filter(|entry| entry.owner != OwnerSlot::SELF) else {
+            return;
+        };
+        if turn.tables.session(place).is_none_or(|session| word_of(&session) != entry.word) {
+            self.ledger.clear(place);
         }
     }
 

@@ -7,7 +7,8 @@ use super::mutation::Mutation;
 use super::{HELD, Held, OwnerSlot, Place, Protocol, Tables, Turn};
 use crate::flow::FlowKey;
 use crate::id::{Generation, NodeId};
-use crate::session::tcp::{is_closed, merge};
+use crate::session::tcp::{is_closed, merge, timeout_ms};
+use crate::sync::event::EventKind;
 use crate::session::{Direction, Session, told};
 use crate::sync::sender::Transmit;
 use crate::sync::wire::{Ended, Refreshed, Reported};
@@ -91,7 +92,8 @@ impl Protocol<'_> {
             turn.tables.set_owner(place, session.owner, session.generation);
             turn.tables.set_last_sent(place, Millis(0));
         }
-        let reopened = session.generation > old.generation && is_closed(old.state);
+        // An owner that raises the generation has opened it anew; another owner has taken it over as it was.
+        let reopened = session.generation > old.generation && session.owner == old.owner;
         let backwards = origin.late && self.breaks(Mutation::LateNewsSetsBack);
         let state = if reopened || backwards { session.state } else { merge(session.state, old.state) };
         if state != old.state {
@@ -132,12 +134,15 @@ impl Protocol<'_> {
         session: &Session,
         turn: &mut Turn<'_, T, X>,
     ) -> Result<Place, Reject> {
-        match turn.tables.find(&session.server_key()) {
-            None => {}
-            Some(other) if other.direction == Direction::Outbound && self.may_displace(origin, session, &other) => {
-                self.give_up(other.place, turn);
+        // A worker's session hides one of the remote table under the same key: when it is given up that one comes to light.
+        while let Some(other) = turn.tables.find(&session.client_key()) {
+            self.give_up(other.place, turn);
+        }
+        while let Some(other) = turn.tables.find(&session.server_key()) {
+            if other.direction != Direction::Outbound || !self.may_displace(origin, session, &other) {
+                return Err(Reject::Conflict);
             }
-            Some(_) => return Err(Reject::Conflict),
+            self.give_up(other.place, turn);
         }
         turn.tables.insert(session).map_err(|_| Reject::TableFull)
     }
@@ -179,8 +184,24 @@ impl Protocol<'_> {
             }
             return Err(Reject::Stale);
         }
+        if !is_closed(ended.state) && self.is_in_use_here(&held.session, now) {
+            // Its owner has seen nothing of it for too long, but this node has: it goes on here.
+            let generation = Generation(ended.generation.0.saturating_add(1));
+            let session = Session { owner: self.node, generation, last_sent: now, ..held.session };
+            turn.tables.set_owner(held.place, self.node, generation);
+            turn.tables.set_last_sent(held.place, now);
+            self.tell(EventKind::Claim, held.place, &session, turn);
+            return Ok(());
+        }
         self.give_up(held.place, turn);
         Ok(())
+    }
+
+    /// Whether packets of a session whose owner has let it age came through here lately. What the owner said of its age is not
+    /// exact; so much less than the timeout is allowed for it.
+    fn is_in_use_here(&self, session: &Session, now: Millis) -> bool {
+        let timeout = u64::from(timeout_ms(session.state, &self.config.timeouts));
+        !is_closed(session.state) && session.last_seen + (timeout - timeout / 16) > now
     }
 
     /// Leaves a tombstone.
@@ -224,6 +245,8 @@ impl Protocol<'_> {
         if seen > held.session.last_seen {
             turn.tables.touch(held.place, seen);
         }
+        // Its owner sees packets of it: who waits for it to fall silent begins anew.
+        turn.tables.set_last_sent(held.place, Millis(0));
         self.enter(held.place, &held.session, self.peers[origin.peer].slot);
         Ok(())
     }

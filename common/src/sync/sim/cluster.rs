@@ -8,7 +8,6 @@ use super::worker::Passed;
 use crate::flow::{Endpoint, Protocol};
 use crate::id::NodeId;
 use crate::packet::TcpFlags;
-use crate::session::SessionState;
 use crate::sync::protocol::mutation::Mutation;
 use crate::sync::protocol::readiness::ReadyState;
 use crate::sync::protocol::{Member, Tables};
@@ -53,6 +52,7 @@ pub struct Cluster<'a> {
     pub violation: Option<String>,
     pub opened: u64,
     pub broken: u64,
+    trace: Option<u16>,
 }
 
 impl<'a> Cluster<'a> {
@@ -80,6 +80,7 @@ impl<'a> Cluster<'a> {
             violation: None,
             opened: 0,
             broken: 0,
+            trace: std::env::var("BATON_SIM_TRACE").ok().and_then(|port| port.parse().ok()),
         }
     }
 
@@ -131,6 +132,9 @@ impl<'a> Cluster<'a> {
                 self.clients_speak();
             }
             for node in &mut self.nodes {
+                if let Some(port) = self.trace {
+                    node.tables.trace = Some((port, format!("{:.3} node {}", self.now as f64 / 1e6, node.worker.node)));
+                }
                 node.turn(self.now, &mut self.network, &mut self.random);
                 if let Some(violation) = node.tables.violation.take() {
                     self.violation.get_or_insert(format!("node {}: {violation}", node.worker.node));
@@ -256,9 +260,8 @@ impl<'a> Cluster<'a> {
         let Connection { key, server, pace, .. } = self.connections[number];
         self.connections[number].next_try = self.now + 200_000;
         let Passed::Through(session) = self.from_client(number, SYN) else { return };
-        // A SYN that went through an old session opens nothing.
-        let fresh = key.protocol == Protocol::Udp || session.state == SessionState::TcpSynReceived;
-        if !fresh || session.server != server {
+        // A SYN that went through an old session opens a connection by the old way: servers take it after a close.
+        if session.server != server {
             return;
         }
         self.check_port(number, session.local);
@@ -358,11 +361,11 @@ impl<'a> Cluster<'a> {
         connection.next_try = now + 250_000;
         let since = *connection.missing_since.get_or_insert(now);
         let Phase::Open { since: opened, local } = connection.phase else { return };
+        let (key, server_key) = (connection.key, connection.server_key(local));
         if now - since < 1_200_000 {
             return;
         }
         let calm = self.calm_for() > now - since + 2 * SECOND;
-        let (key, server_key) = (connection.key, connection.server_key(local));
         let held = self.nodes.iter().any(|node| {
             node.tables.find(&key).is_some_and(|held| held.session.server_key() == server_key)
         });

@@ -36,7 +36,8 @@ struct Outcome {
 /// Runs the story of a seed.
 fn run(seed: u64, mutation: Mutation) -> Outcome {
     let mut random = Random::new(seed ^ 0xc1a5_7e12);
-    let nodes = 2 + random.below(if random.chance(100_000) { 7 } else { 3 }) as usize;
+    let sizes = if random.chance(100_000) { 7 } else { 3 };
+    let nodes = 2 + random.below(sizes) as usize;
     let durable: Vec<Durable> = (0..nodes).map(|_| Durable::new()).collect();
     let mut cluster = Cluster::new(seed, &durable, mutation);
     let violation = story(&mut cluster, &mut random).err();

@@ -15,6 +15,10 @@ pub struct ModelTables {
     /// Of the remote table, and of the worker's.
     keys: [FxHashMap<FlowKey, (Place, Direction)>; 2],
     free: [Vec<u32>; 2],
+    /// Places whose session was opened anew in place since its state was written.
+    reopened: Vec<bool>,
+    /// The client's port whose sessions' changes are printed, and who prints them.
+    pub trace: Option<(u16, String)>,
     /// What was done that must never be.
     pub violation: Option<String>,
 }
@@ -30,7 +34,17 @@ impl ModelTables {
                 (0..remote_slots).rev().collect(),
                 (remote_slots..remote_slots + local_slots).rev().collect(),
             ],
+            reopened: vec![false; (remote_slots + local_slots) as usize],
+            trace: None,
             violation: None,
+        }
+    }
+
+    fn print(&self, place: Place, what: &str) {
+        if let (Some((port, who)), Some(session)) = (&self.trace, self.session(place))
+            && session.client.port == *port
+        {
+            eprintln!("{who} {what} {place:?} {:?} {} g{} {:?}", session.local, session.owner, session.generation, session.state);
         }
     }
 
@@ -63,11 +77,13 @@ impl ModelTables {
         self.keys[home].insert(client, (place, Direction::Inbound));
         self.keys[home].insert(server, (place, Direction::Outbound));
         self.sessions[place.0 as usize] = Some(*session);
+        self.print(place, "insert");
         Some(place)
     }
 
     /// Takes a session out of either table.
     pub fn take_out(&mut self, place: Place) {
+        self.print(place, "take out");
         let Some(session) = self.sessions[place.0 as usize].take() else { return };
         let home = self.home(place);
         self.keys[home].remove(&session.client_key());
@@ -84,6 +100,9 @@ impl ModelTables {
     fn change(&mut self, place: Place, change: impl FnOnce(&mut Session)) {
         if let Some(session) = self.sessions.get_mut(place.0 as usize).and_then(Option::as_mut) {
             change(session);
+        }
+        if self.trace.is_some() {
+            self.print(place, "change");
         }
     }
 }
@@ -117,20 +136,25 @@ impl Tables for ModelTables {
     }
 
     fn set_owner(&mut self, place: Place, owner: NodeId, generation: Generation) {
-        let mut backwards = None;
+        let (mut backwards, mut reopened) = (None, false);
         self.change(place, |session| {
             if owner != NodeId(0) && generation < session.generation {
                 backwards = Some(format!("generation {generation} for {session:?}"));
             }
+            reopened = owner == session.owner && generation > session.generation;
             (session.owner, session.generation) = (owner, generation);
         });
+        if let Some(place) = self.reopened.get_mut(place.0 as usize) {
+            *place = reopened;
+        }
         self.violation = self.violation.take().or(backwards);
     }
 
     fn set_state(&mut self, place: Place, state: SessionState) {
         let mut backwards = None;
+        let reopened = self.reopened.get_mut(place.0 as usize).is_some_and(std::mem::take);
         self.change(place, |session| {
-            if (state as u8) < session.state as u8 {
+            if (state as u8) < session.state as u8 && !reopened {
                 backwards = Some(format!("state {state:?} for {session:?}"));
             }
             session.state = state;

@@ -154,7 +154,12 @@ impl Worker {
     fn forward(&mut self, held: Held, flags: TcpFlags, now: Millis, tables: &mut ModelTables) -> Passed {
         let Held { place, direction, session } = held;
         let before = session.state;
-        let after = tcp::next_state(before, direction, flags);
+        let own = session.owner == self.node;
+        let mut after = tcp::next_state(before, direction, flags);
+        if !own && direction == Direction::Outbound && tcp::is_closed(after) {
+            // Only its owner, or who claims it, ends a session; a server's packet claims nothing.
+            after = before;
+        }
         if session.last_seen < now {
             tables.touch(place, now);
         }
@@ -162,16 +167,22 @@ impl Worker {
             tables.set_state(place, after);
         }
         let mut session = Session { state: after, last_seen: now, ..session };
-        if session.owner == self.node {
+        if own {
             self.report_progress(place, before, session, now, tables);
-        } else if direction == Direction::Inbound && !tcp::is_closed(after) {
+        } else if direction == Direction::Inbound {
             let gone = !self.members.contains(&session.owner.0);
-            match told::claim(session.last_sent, now, if gone { 0 } else { self.holdoff_ms }) {
+            let ends = tcp::is_closed(after);
+            let holdoff_ms = if gone || ends { 0 } else { self.holdoff_ms };
+            match told::claim(session.last_sent, now, holdoff_ms, tcp::timeout_ms(after, &self.timeouts) / 2) {
                 Claim::Due => {
                     session.generation = Generation(session.generation.0 + 1);
                     session.owner = self.node;
                     tables.set_owner(place, session.owner, session.generation);
-                    self.tell(EventKind::Claim, place, session, now, tables);
+                    let claimed = Session { state: before, ..session };
+                    self.tell(EventKind::Claim, place, claimed, now, tables);
+                    if ends {
+                        self.tell(EventKind::Delete, place, session, now, tables);
+                    }
                 }
                 Claim::HoldOff(word) => tables.set_last_sent(place, word),
             }
