@@ -81,6 +81,7 @@ impl Groups {
 
     /// The entry that `encoded` begins with, and what follows it. `None` if it is cut, or says that groups are given which
     /// it does not have.
+    #[inline(always)]
     pub(super) fn decode<'a>(self, previous: &Entry, encoded: &'a [u8]) -> Option<(Entry, &'a [u8])> {
         let (given, mut rest) = encoded.split_first()?;
         if u32::from(*given) >> self.0.len() != 0 {

@@ -36,6 +36,12 @@ fn slot_of(entry: &Entry) -> usize {
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SLOTS.ilog2())) as usize
 }
 
+/// Word by word: what was just put together from words would stall a comparison by vectors.
+#[inline]
+fn is_same(one: &Entry, other: &Entry) -> bool {
+    (one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) == 0
+}
+
 impl Interner {
     pub(super) fn new(groups: Groups) -> Interner {
         Interner {
@@ -64,7 +70,7 @@ impl Interner {
                 return (slot % SLOTS, None);
             }
             // There are never more slots in use than half of them, so the loop ends.
-            if self.entries[usize::from(word as u8)] == *entry {
+            if is_same(&self.entries[usize::from(word as u8)], entry) {
                 return (slot % SLOTS, Some(word as u8));
             }
             slot += 1;

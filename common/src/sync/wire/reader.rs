@@ -100,7 +100,7 @@ fn open<'a>(kind: RecordType, flags: u8, mut payload: &'a [u8]) -> Result<Run<'a
         run.extensions_skipped = extension::skip_all(extensions)?;
         payload = item;
     }
-    if payload.is_empty() || payload.len() % item_bytes != 0 {
+    if payload.is_empty() || !payload.len().is_multiple_of(item_bytes) {
         return Err(Reject::RecordSize);
     }
     run.items = payload;

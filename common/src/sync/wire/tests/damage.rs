@@ -200,7 +200,7 @@ fn a_cut_entry_costs_the_rest_of_its_record() {
 #[test]
 fn a_dictionary_holds_256_entries() {
     let local = |given: u8| record(5, MANDATORY, &[0x0f, 10, 4, 0, given]);
-    let mut bytes: Vec<u8> = (0..=255).flat_map(|host| local(host)).collect();
+    let mut bytes: Vec<u8> = (0..=255).flat_map(local).collect();
     assert_eq!(read(&bytes), []);
     bytes.extend(local(1));
     assert_eq!(read(&bytes), [Err(Reject::DictionaryEntry)]);
