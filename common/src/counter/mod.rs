@@ -209,6 +209,8 @@ counters! {
     SyncRejectReference = 130, "sync_reject_reference", "records";
     /// Dictionary entry that means nothing, or one more than a dictionary holds.
     SyncRejectDictionaryEntry = 131, "sync_reject_dictionary_entry", "entries";
+    /// Record whose length does not suit its type.
+    SyncRejectRecordSize = 133, "sync_reject_record_size", "records";
     /// Datagram that its sender meant for another secondary.
     SyncRejectAddressee = 132, "sync_reject_addressee", "datagrams";
 

@@ -55,6 +55,8 @@ rejects! {
     TooOld => SyncRejectTooOld;
     /// Record length runs past the datagram. Nothing after it can be read.
     RecordLength => SyncRejectRecordLength;
+    /// Length of a record that does not suit its type.
+    RecordSize => SyncRejectRecordSize;
     /// Unknown record that must be understood.
     RecordType => SyncRejectRecordType;
     /// Record field out of its range.

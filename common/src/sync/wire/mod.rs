@@ -4,12 +4,17 @@
 
 mod batch;
 mod body;
+mod control;
+mod dictionary;
+mod entry;
 mod extension;
+mod family;
 #[cfg(test)]
 mod golden;
 mod header;
 mod hello;
-mod layout;
+mod interner;
+mod item;
 mod nack;
 mod news;
 mod query;
@@ -17,8 +22,12 @@ mod range;
 mod reader;
 mod record;
 mod remaining;
+mod runs;
+#[cfg(test)]
+mod tests;
+mod vocabulary;
 
-pub use batch::{BatchWriter, PushError};
+pub use batch::{BatchWriter, DATAGRAM_BYTES_MIN, PushError};
 pub use body::{Body, Record};
 pub use header::{HEADER_BYTES, Header, MAGIC, STREAMS_MAX, StreamId, VERSION};
 pub use hello::{Hello, NodeState};
@@ -26,15 +35,9 @@ pub use nack::Nack;
 pub use news::{Ended, Refreshed, Reported};
 pub use query::Sought;
 pub use range::{Credit, RangeBegin, RangeDigest, RangeEnd, RangeId, RangeRequest};
-pub use reader::Reader;
+pub use reader::{Reader, Records};
 pub use record::RecordType;
 pub use remaining::Remaining;
-
-/// Bytes of the shortest record that this version knows, its header included.
-pub const RECORD_BYTES_MIN: usize = 23;
-
-/// Bytes of the longest record that this version writes, its header included.
-pub const RECORD_BYTES_MAX: usize = 87;
 
 /// Bytes that a datagram may have so that it fits one unfragmented packet of `mtu` bytes to a peer of this address family.
 /// `overhead` is what encryption adds to it, if anything.
