@@ -98,7 +98,7 @@ impl Secondary {
         let sender = SenderConfig {
             identity,
             peers: peers.clone(),
-            payload_max: payload_bytes_max(config.sync.mtu, domain.address.is_ipv6()),
+            payload_max: payload_bytes_max(config.sync.mtu, domain.address.is_ipv6(), 0),
             flush_us: config.sync.flush_us,
             timeouts: config.timeouts,
         };

@@ -228,6 +228,8 @@ pub(super) struct RawService {
     pub protocol: Protocol,
     #[serde(default = "default_scheduler")]
     pub scheduler: Scheduler,
+    #[serde(default = "default_sync_after")]
+    pub sync_after: RawSyncAfter,
     pub real_servers: Vec<RawRealServer>,
 }
 
@@ -237,6 +239,17 @@ fn default_protocol() -> Protocol {
 
 fn default_scheduler() -> Scheduler {
     Scheduler::WeightedRoundRobin
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "SyncAfter")]
+pub(super) enum RawSyncAfter {
+    Packets(Number),
+    AgeMs(Number),
+}
+
+fn default_sync_after() -> RawSyncAfter {
+    RawSyncAfter::Packets(1)
 }
 
 #[derive(Deserialize)]
@@ -259,6 +272,12 @@ pub(super) struct RawSync {
     pub mtu: Number,
     pub flush_us: Number,
     pub security: RawSecurity,
+    pub claim_holdoff_ms: Number,
+    pub digest_ms: Number,
+    pub tombstone_ms: Number,
+    pub tombstones: Number,
+    pub ready_timeout_ms: Number,
+    pub ready_percent: Number,
     pub domains: Vec<RawSyncDomain>,
     pub peers: Vec<RawPeer>,
 }
@@ -271,6 +290,12 @@ impl Default for RawSync {
             mtu: 1500,
             flush_us: 200,
             security: RawSecurity::Aead { key_file: DEFAULT_KEY_FILE.to_owned() },
+            claim_holdoff_ms: 500,
+            digest_ms: 2000,
+            tombstone_ms: 10_000,
+            tombstones: 262_144,
+            ready_timeout_ms: 30_000,
+            ready_percent: 70,
             domains: Vec::new(),
             peers: Vec::new(),
         }

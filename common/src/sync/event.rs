@@ -39,6 +39,8 @@ pub enum EventKind {
     Delete = 2,
     /// It is still in use.
     Refresh = 3,
+    /// This node has taken it over from another one.
+    Claim = 4,
 }
 
 impl EventKind {
@@ -48,6 +50,7 @@ impl EventKind {
             1 => Some(EventKind::Upsert),
             2 => Some(EventKind::Delete),
             3 => Some(EventKind::Refresh),
+            4 => Some(EventKind::Claim),
             _ => None,
         }
     }
@@ -69,7 +72,7 @@ pub enum EventError {
     #[error("{0} bytes, expected {EVENT_BYTES}")]
     Length(usize),
     /// Not a kind of event.
-    #[error("event kind {0}, expected 1 to 3")]
+    #[error("event kind {0}, expected 1 to 4")]
     Kind(u8),
     /// Not a balanced protocol.
     #[error("protocol {0}, expected 6 or 17")]
@@ -216,7 +219,7 @@ mod tests {
     #[test]
     fn decode_rejects_every_field_out_of_its_range() {
         assert_eq!(damaged(0, &[0]), Err(EventError::Kind(0)));
-        assert_eq!(damaged(0, &[4]), Err(EventError::Kind(4)));
+        assert_eq!(damaged(0, &[6]), Err(EventError::Kind(6)));
         assert_eq!(damaged(1, &[1]), Err(EventError::Protocol(1)));
         assert_eq!(damaged(1, &[17]), Err(EventError::State(18)), "a TCP state of a UDP session");
         assert_eq!(damaged(2, &[99]), Err(EventError::State(99)));

@@ -9,7 +9,7 @@ use super::remote::RemoteTable;
 use super::roster::{Identity, Roster};
 use super::seal::Opener;
 use super::state::{PeerState, SyncState};
-use super::wire::{Body, Header, records};
+use super::wire::{Body, Header, Reader};
 use crate::config::Timeouts;
 use crate::counter::{Counter, CounterBlock};
 use crate::flow::FlowKey;
@@ -34,6 +34,7 @@ pub struct Receiver<'a, R> {
     opened: Vec<u8>,
     state: &'a SyncState,
     counters: &'a CounterBlock,
+    reader: Reader,
 }
 
 impl<'a, R: Roster> Receiver<'a, R> {
@@ -46,7 +47,8 @@ impl<'a, R: Roster> Receiver<'a, R> {
         state: &'a SyncState,
         counters: &'a CounterBlock,
     ) -> Receiver<'a, R> {
-        Receiver { identity, roster, timeouts, opener, opened: Vec::new(), state, counters }
+        let (opened, reader) = (Vec::new(), Reader::new());
+        Receiver { identity, roster, timeouts, opener, opened, state, counters, reader }
     }
 
     /// Takes one datagram: the UDP payload of a packet from `source` to this secondary's address and port, whose checksum
@@ -84,11 +86,13 @@ impl<'a, R: Roster> Receiver<'a, R> {
             is_local,
         };
         let mut received = Received::default();
-        for record in records(bytes) {
+        for record in self.reader.records(bytes) {
             match record.and_then(|record| apply(&record.body, &circumstances, table).map(|()| record)) {
                 Ok(record) => {
                     received.applied += 1;
-                    self.counters.add(applied_counter(&record.body), 1);
+                    if let Some(counter) = applied_counter(&record.body) {
+                        self.counters.add(counter, 1);
+                    }
                     self.counters.add(Counter::SyncSkippedExtensions, u64::from(record.extensions_skipped));
                 }
                 Err(reject) => {
@@ -114,6 +118,9 @@ impl<'a, R: Roster> Receiver<'a, R> {
         if !self.roster.is_member(header.node, header.numa, source.to_canonical()) {
             return Err(Reject::Member);
         }
+        if header.to.is_some_and(|to| to != (self.identity.node, self.identity.numa)) {
+            return Err(Reject::Addressee);
+        }
         if header.membership_epoch != 0 {
             return Err(Reject::MembershipEpoch);
         }
@@ -134,10 +141,11 @@ fn place<'a>(state: &'a SyncState, header: &Header, now: Millis) -> Result<(&'a 
     Ok((peer, arrival))
 }
 
-fn applied_counter(body: &Body) -> Counter {
+fn applied_counter(body: &Body) -> Option<Counter> {
     match body {
-        Body::Upsert(_) => Counter::SyncRxUpserts,
-        Body::Delete(_) => Counter::SyncRxDeletes,
-        Body::Refresh(_) => Counter::SyncRxRefreshes,
+        Body::Upsert(_) => Some(Counter::SyncRxUpserts),
+        Body::Delete(_) => Some(Counter::SyncRxDeletes),
+        Body::Refresh(_) => Some(Counter::SyncRxRefreshes),
+        _ => None,
     }
 }

@@ -149,12 +149,13 @@ impl<'a> Sender<'a> {
             node: identity.node,
             numa: identity.numa,
             key: self.sealer.key(),
+            to: None,
             stream,
             boot_epoch: self.boot_epoch,
             sequence: self.state.take_sequence(stream),
             membership_epoch: 0,
         };
-        let payload = batch.datagram(&header);
+        let payload = batch.datagram_mut(&header);
         if self.sealer.seal(&header, payload).is_err() {
             // Its place was used before. The next number is taken then, and this one's records are found missing.
             self.counters.add(Counter::SyncTxUnsealed, 1);
@@ -177,7 +178,7 @@ impl<'a> Sender<'a> {
 
 fn sent_counter(kind: EventKind) -> Counter {
     match kind {
-        EventKind::Upsert => Counter::SyncTxUpserts,
+        EventKind::Upsert | EventKind::Claim => Counter::SyncTxUpserts,
         EventKind::Delete => Counter::SyncTxDeletes,
         EventKind::Refresh => Counter::SyncTxRefreshes,
     }
@@ -185,15 +186,13 @@ fn sent_counter(kind: EventKind) -> Counter {
 
 /// What peers are told of an event.
 fn body_of(event: &Event, timeouts: &Timeouts, now: Millis) -> Body {
-    let Session { owner, generation, state, client, vip, local, server, .. } = event.session;
+    let Session { generation, state, client, vip, local, server, .. } = event.session;
     let remaining_ms = ageing::remaining_ms(&event.session, timeouts, now);
     match event.kind {
-        EventKind::Upsert => {
-            Body::Upsert(Reported { owner, generation, state, remaining_ms, client, vip, local, server })
+        EventKind::Upsert | EventKind::Claim => {
+            Body::Upsert(Reported { generation, state, remaining_ms, client, vip, local, server })
         }
-        EventKind::Delete => Body::Delete(Ended { owner, generation, state, client, vip }),
-        EventKind::Refresh => {
-            Body::Refresh(Refreshed { owner, generation, state, remaining_ms, client, vip })
-        }
+        EventKind::Delete => Body::Delete(Ended { generation, state, client, vip }),
+        EventKind::Refresh => Body::Refresh(Refreshed { generation, state, remaining_ms, client, vip }),
     }
 }

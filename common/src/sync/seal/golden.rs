@@ -16,9 +16,9 @@ const KEY: &str = "7 seal 000102030405060708090a0b0c0d0e0f101112131415161718191a
 const FINGERPRINT: &str = "15db8197a1e4ec57";
 
 const HEADER: &str = "\
-    42 41 54 4e 01 00 00 00 44 33 22 11 02 00 01 07
-    08 07 06 05 04 03 02 01 2a 00 00 00 00 00 00 00
-    00 00 00 00";
+    42 41 54 4e 01 01 00 00 44 33 22 11 00 00 00 00
+    02 00 01 07 03 00 01 00 08 07 06 05 04 03 02 01
+    2a 00 00 00 00 00 00 00";
 
 const CLEAR: &str = "\
     01 01 23 00 03 00 00 00 c0 27 09 00 02 00 12 0a
@@ -26,10 +26,10 @@ const CLEAR: &str = "\
     04 0a 03 00 0a fb 20";
 
 const SEALED: &str = "\
-    ee fd c8 b0 4e 1a fa e2 b7 ef c8 d0 59 61 29 5e
-    95 1d 54 2a f9 74 e3 ba ef 1d b8 4f fc 99 1a 5f
-    f6 d3 b4 13 84 25 8f b3 aa e9 25 7f 4b 90 c3 0a
-    d9 2e 24 56 29 bb d7";
+    d1 0f d5 05 0d 72 aa 67 78 7f 13 63 b6 75 5e 61
+    7e b8 8b 43 c3 86 7b af d9 20 5b 4e 12 f7 a8 16
+    dc fb 01 3f 65 59 28 2c 46 ad 7f 99 56 51 47 d5
+    9b 91 53 0d f0 51 f9";
 
 fn bytes(text: &str) -> Vec<u8> {
     text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
@@ -46,7 +46,7 @@ fn header() -> Header {
 #[test]
 fn a_datagram_is_sealed_as_the_document_shows() {
     let header = header();
-    assert_eq!((header.key, header.stream, header.sequence), (Some(KeyId(7)), StreamId::CHANGES, 42));
+    assert_eq!((header.key, header.stream, header.sequence), (Some(KeyId(7)), StreamId::RANGES, 42));
     let sender = Identity { cluster: 0x1122_3344, node: NodeId(2), numa: NumaId(1) };
     let mut datagram = [bytes(HEADER), bytes(CLEAR)].concat();
 

@@ -1,5 +1,7 @@
 //! The keyring: the keys of a key file, made ready to derive senders' keys from them (HKDF-SHA-256, RFC 5869).
 
+use std::fmt;
+
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 
@@ -25,6 +27,13 @@ pub struct Keyring {
     keys: Vec<(KeyId, Prk)>,
     /// The position of the key that seals.
     sealing: usize,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<u8> = self.keys.iter().map(|(id, _)| id.0).collect();
+        write!(f, "Keyring {{ keys: {ids:?}, sealing: {} }}", self.keys[self.sealing].0)
+    }
 }
 
 impl Keyring {

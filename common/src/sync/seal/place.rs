@@ -43,7 +43,7 @@ impl Origin {
 
 impl Place {
     pub fn of(header: &Header) -> Place {
-        Place { to: None, stream: header.stream.number(), sequence: header.sequence }
+        Place { to: header.to, stream: header.stream.number(), sequence: header.sequence }
     }
 
     /// The nonce: all fields, little-endian. Different places have different nonces, as a node number is never zero.
