@@ -22,7 +22,11 @@ UNITS    := $(notdir $(wildcard systemd/*.service systemd/*.target))
 DOCS     := README.md ARCHITECTURE.md CHANGELOG.md LICENSE conf/baton.ron $(wildcard docs/*.md)
 SCRIPTS  := .ci/run tests/run $(wildcard tests/install-deps)
 
-.PHONY: help deps testdeps build demo test unit lint install uninstall
+# Which stories `make sim` tells: how many seeds, and the first.
+SEEDS := 1000
+SEED0 := 1
+
+.PHONY: help deps testdeps build demo test unit sim lint install uninstall
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
@@ -45,6 +49,10 @@ test: testdeps lint ## Lint, then all tests; ends with `N passed, N failed` (nee
 
 unit: testdeps ## Only the tests that need no root
 	@tests/run default
+
+sim: ## Simulate whole clusters: SEEDS=n stories from SEED0=m on; a failure names its seed
+	@BATON_SIM_SEEDS=$(SEEDS) BATON_SIM_SEED0=$(SEED0) \
+		cargo test --quiet --release -p baton-common --lib sync::sim::clusters -- --nocapture
 
 lint: testdeps ## Formatting, clippy, documentation, shell scripts
 	@cargo fmt --all --check

@@ -226,8 +226,6 @@ counters! {
 
     /// Session that has ended a short while ago: late news of it.
     SyncRejectEnded = 140, "sync_reject_ended", "records";
-    /// Events of sessions that this node took over from another one.
-    ClaimsTold = 141, "claims_told", "sessions";
     /// Tombstones that went before their time, because there was no room.
     TombstonesEvicted = 142, "tombstones_evicted", "sessions";
     /// Own sessions that were made newer than what peers know under their key.
@@ -262,4 +260,12 @@ counters! {
     QueriesDenied = 157, "queries_denied", "sessions";
     /// Own sessions in the remote table that ended because they were idle for too long.
     OwnExpired = 158, "own_expired", "sessions";
+    /// Packets without a session that the secondary was told of, to ask the peers.
+    MissesTold = 159, "misses_told", "packets";
+    /// Packets without a session that the secondary was not told of, because the event ring was full.
+    MissesNotTold = 160, "misses_not_told", "packets";
+    /// Sessions that this node took over from another one.
+    SessionsClaimed = 161, "sessions_claimed", "sessions";
+    /// Packets that would have opened a session before it was known which local ports the other nodes' sessions use.
+    DropNotReady = 162, "drop_not_ready", "packets";
 }

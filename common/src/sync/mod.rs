@@ -27,6 +27,7 @@ pub mod sender;
 #[cfg(test)]
 mod sim;
 pub mod state;
+pub mod tables;
 pub mod wire;
 
 pub use position::{Arrival, StreamPosition, WINDOW};

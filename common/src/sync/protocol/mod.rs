@@ -89,7 +89,7 @@ pub struct ProtocolConfig {
     pub ranges: u16,
     /// Tombstones that there is room for.
     pub tombstones: u32,
-    /// How long a peer's delete keeps late news out, milliseconds. A node's own deletes count for twice as long.
+    /// How long the end of a session keeps late news of it out, milliseconds.
     pub tombstone_ms: u32,
     /// How often digests are told, milliseconds.
     pub digest_ms: u32,

@@ -25,7 +25,8 @@ impl Protocol<'_> {
     ) -> Result<(), Reject> {
         let (client_key, server_key) = (reported.client_key(), reported.server_key());
         let held = self.held(&client_key, turn)?;
-        let ended = self.tombstones.generation(key_hash(&client_key), turn.millis());
+        let keeps_out_until = turn.millis() + u64::from(self.config.tombstone_ms);
+        let ended = self.tombstones.generation(key_hash(&client_key), keeps_out_until);
         if let Some(ended) = ended.filter(|ended| *ended >= reported.generation) {
             return self.on_late_upsert(ended, reported, held, turn);
         }
@@ -139,20 +140,25 @@ impl Protocol<'_> {
             self.give_up(other.place, turn);
         }
         while let Some(other) = turn.tables.find(&session.server_key()) {
-            if other.direction != Direction::Outbound || !self.may_displace(origin, session, &other) {
+            if other.direction != Direction::Outbound || !self.may_displace(origin, &other, turn) {
                 return Err(Reject::Conflict);
+            }
+            if other.session.owner == self.node && self.is_reported(&other.session) {
+                self.tell_end(other.place, &other.session, turn);
             }
             self.give_up(other.place, turn);
         }
         turn.tables.insert(session).map_err(|_| Reject::TableFull)
     }
 
-    fn may_displace(&self, origin: &Origin, session: &Session, other: &Held) -> bool {
-        let other = &other.session;
-        if other.owner == self.node {
-            return false;
-        }
-        other.owner == session.owner && !origin.late || is_closed(other.state) || !self.is_member(other.owner)
+    /// Whether a session has to make way for news of another one that has its server-side flow.
+    ///
+    /// The node whose local address it is gives the flow out, and only when it knows of no session that has it: so the later news
+    /// is right, and the session that it meets has ended unheard. Except if that is one of this node's workers' own: then the
+    /// address is this node's.
+    fn may_displace<T: Tables, X>(&self, origin: &Origin, other: &Held, turn: &Turn<'_, T, X>) -> bool {
+        let given_out_here = other.session.owner == self.node && !turn.tables.is_remote(other.place);
+        is_closed(other.session.state) || !origin.late && !given_out_here
     }
 
     /// A session has ended.
@@ -174,7 +180,7 @@ impl Protocol<'_> {
             }
             return Err(Reject::Stale);
         }
-        self.bury(&client_key, ended.generation, self.config.tombstone_ms, now);
+        self.bury(&client_key, ended.generation, now);
         let held = held.ok_or(Reject::UnknownSession)?;
         if held.session.owner == self.node {
             // Had it claimed this very session, this node would know, if it has heard everything: then this is a new session
@@ -204,12 +210,14 @@ impl Protocol<'_> {
         !is_closed(session.state) && session.last_seen + (timeout - timeout / 16) > now
     }
 
-    /// Leaves a tombstone.
-    pub(super) fn bury(&mut self, client_key: &FlowKey, generation: Generation, for_ms: u32, now: Millis) {
+    /// Leaves a tombstone. It keeps late news out for a while, and is remembered for as long again: whoever opens a session under
+    /// this key anew must know at least what any of its peers may still know.
+    pub(super) fn bury(&mut self, client_key: &FlowKey, generation: Generation, now: Millis) {
         if self.breaks(Mutation::NoTombstones) {
             return;
         }
-        let evicted = self.tombstones.add(key_hash(client_key), generation, now + u64::from(for_ms), now);
+        let until = now + 2 * u64::from(self.config.tombstone_ms);
+        let evicted = self.tombstones.add(key_hash(client_key), generation, until, now);
         if evicted {
             self.count(crate::counter::Counter::TombstonesEvicted);
         }

@@ -94,8 +94,7 @@ impl Protocol<'_> {
         if self.ledger.entry(place).is_some_and(|entry| entry.word == word_of(session)) {
             self.ledger.clear(place);
         }
-        // Twice as long as at the peers: whoever opens a session under this key anew must know what they know.
-        self.bury(&key, session.generation, self.config.tombstone_ms.saturating_mul(2), turn.millis());
+        self.bury(&key, session.generation, turn.millis());
         let Session { generation, state, client, vip, .. } = *session;
         let body = Body::Delete(Ended { generation, state, client, vip });
         self.courier.tell(&body, turn.now, turn.out);

@@ -8,6 +8,7 @@ use super::worker::Passed;
 use crate::flow::{Endpoint, Protocol};
 use crate::id::NodeId;
 use crate::packet::TcpFlags;
+use crate::session::SessionState;
 use crate::sync::protocol::mutation::Mutation;
 use crate::sync::protocol::readiness::ReadyState;
 use crate::sync::protocol::{Member, Tables};
@@ -266,6 +267,11 @@ impl<'a> Cluster<'a> {
         let Passed::Through(session) = self.from_client(number, SYN) else { return };
         // A SYN that went through an old session opens a connection by the old way: servers take it after a close.
         if session.server != server {
+            return;
+        }
+        if matches!(session.state, SessionState::TcpFinFromClient | SessionState::TcpFinFromServer) {
+            // Half closed, because its ends were seen by different nodes: it ages before the client tries again.
+            self.connections[number].next_try = self.now + 5 * SECOND;
             return;
         }
         self.check_port(number, session.local);

@@ -143,3 +143,33 @@ fn a_seed_tells_the_same_story_every_time() {
     assert_eq!(format!("{one:?}"), format!("{other:?}"));
     assert!(one.opened > 50 && one.datagrams > 1000, "{one:?}");
 }
+
+/// Seeds within which every planted bug must show.
+const SEEDS_PER_BUG: u64 = 400;
+
+#[test]
+fn every_planted_bug_is_found() {
+    let next = AtomicU64::new(0);
+    let missed = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed) as usize;
+                    let Some(mutation) = Mutation::ALL.get(number).copied() else { return };
+                    let found = (1..=SEEDS_PER_BUG)
+                        .find_map(|seed| run(seed, mutation).violation.map(|violation| (seed, violation)));
+                    match found {
+                        Some((seed, violation)) => {
+                            let violation: String = violation.chars().take(160).collect();
+                            println!("{mutation:?}: seed {seed}: {violation}");
+                        }
+                        None => missed.lock().unwrap().push(mutation),
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().unwrap();
+    assert!(missed.is_empty(), "not found in {SEEDS_PER_BUG} seeds: {missed:?}");
+}

@@ -329,7 +329,6 @@ fn a_header_is_checked_field_by_field() {
         (6, &[1], Reject::Reserved),
         (7, &[0x80], Reject::Reserved),
         (16, &[0, 0], Reject::HeaderField),
-        (19, &[1], Reject::Reserved),
         (20, &[0, 0, 1], Reject::HeaderField),
         (23, &[1], Reject::Reserved),
         (24, &[0; 8], Reject::HeaderField),
