@@ -26,7 +26,11 @@ SCRIPTS  := .ci/run tests/run $(wildcard tests/install-deps)
 SIZES  := 1000000 5000000 20000000
 ROUNDS := 3
 
-.PHONY: help deps testdeps build demo test unit loom lint bench-table install uninstall
+# Which stories `make sim` tells: how many seeds, and the first.
+SEEDS := 1000
+SEED0 := 1
+
+.PHONY: help deps testdeps build demo test unit loom sim lint bench-table fuzz install uninstall
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
@@ -52,6 +56,10 @@ unit: testdeps ## Only the tests that need no root
 
 loom: testdeps ## Only the models of shared memory, in every order of their steps
 	@tests/run loom
+
+sim: ## Simulate whole clusters: SEEDS=n stories from SEED0=m on; a failure names its seed
+	@BATON_SIM_SEEDS=$(SEEDS) BATON_SIM_SEED0=$(SEED0) \
+		cargo test --quiet --release -p baton-common --lib sync::sim::clusters -- --nocapture
 
 lint: testdeps ## Formatting, clippy, documentation, shell scripts
 	@cargo fmt --all --check

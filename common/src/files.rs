@@ -9,11 +9,11 @@ use crate::config::Config;
 use crate::counter::CounterFile;
 use crate::id::NumaId;
 use crate::session::table::TableShape;
-use crate::shm::header::{FileKind, FileSpec, HEADER_BYTES};
+use crate::shm::header::{FileKind, FileSpec};
 use crate::shm::ring;
 use crate::sync::event::EVENT_BYTES;
-use crate::sync::state::{PEERS_MAX, SyncState};
-use crate::sync::wire::STREAMS_MAX;
+use crate::sync::state;
+use crate::sync::wire::payload_bytes_max;
 
 /// Bytes of an Ethernet header with one VLAN tag.
 const ETHERNET_BYTES_MAX: u32 = 18;
@@ -62,7 +62,7 @@ pub fn table_files(config: &Config) -> Vec<TableFile> {
         for numa in config.sync.domains.iter().map(|domain| domain.numa).collect::<BTreeSet<_>>() {
             add(numa.0, numa, session_table(FileKind::RemoteTable, config.tables.remote_sessions));
             add(numa.0, numa, sync_tx_ring(config));
-            add(numa.0, numa, sync_state());
+            add(numa.0, numa, sync_state(config));
         }
     }
     add(0, numa_of_first_worker, counters(config));
@@ -104,10 +104,9 @@ fn counters(config: &Config) -> FileSpec {
     spec.expect("a validated config has few workers and domains")
 }
 
-/// Geometry: senders that can be kept, streams of each.
-fn sync_state() -> FileSpec {
-    let geometry = [PEERS_MAX as u64, STREAMS_MAX as u64, 0, 0];
-    FileSpec { kind: FileKind::SyncState, geometry, bytes: HEADER_BYTES + size_of::<SyncState>() as u64 }
+/// Geometry: senders that can be kept, streams of each, words of the retransmission ring.
+fn sync_state(config: &Config) -> FileSpec {
+    state::spec(payload_bytes_max(config.sync.mtu, false, 0))
 }
 
 #[cfg(test)]

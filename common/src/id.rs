@@ -42,6 +42,10 @@ identity!(
     SyncDomainId(u8)
 );
 identity!(
+    /// A key of the sync protocol, 1..=255, the same on every node. Zero means "not sealed" on the wire.
+    KeyId(u8)
+);
+identity!(
     /// How often a session has changed its owner. Only ever grows.
     Generation(u32)
 );

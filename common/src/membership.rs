@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{Config, DOMAINS_MAX};
 use crate::flow::Address;
@@ -16,6 +17,39 @@ pub struct StaticRoster {
     /// In the order of the config.
     peers: Vec<(NodeId, Vec<Address>)>,
     nodes_by_address: HashMap<Address, NodeId>,
+}
+
+/// The nodes that take part now, for threads that look at it with every packet: one bit a node number, 8 KiB.
+#[derive(Debug)]
+pub struct LiveMembers {
+    words: Box<[AtomicU64]>,
+}
+
+impl LiveMembers {
+    /// Exactly these nodes.
+    pub fn new(nodes: impl IntoIterator<Item = NodeId>) -> LiveMembers {
+        let members = LiveMembers { words: (0..1024).map(|_| AtomicU64::new(0)).collect() };
+        for node in nodes {
+            members.insert(node);
+        }
+        members
+    }
+
+    /// Whether a node takes part.
+    #[inline]
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.words[usize::from(node.0) / 64].load(Ordering::Relaxed) >> (node.0 % 64) & 1 == 1
+    }
+
+    /// From now on the node takes part.
+    pub fn insert(&self, node: NodeId) {
+        self.words[usize::from(node.0) / 64].fetch_or(1 << (node.0 % 64), Ordering::Relaxed);
+    }
+
+    /// From now on the node does not take part.
+    pub fn remove(&self, node: NodeId) {
+        self.words[usize::from(node.0) / 64].fetch_and(!(1 << (node.0 % 64)), Ordering::Relaxed);
+    }
 }
 
 /// Why the sender of a datagram is not listened to.
@@ -121,6 +155,16 @@ mod tests {
         assert_eq!(members, [1, 2]);
         assert_eq!(roster.node_at(PEER), Some(NodeId(2)));
         assert_eq!(roster.peers().collect::<Vec<_>>(), [(NodeId(2), [PEER].as_slice())]);
+    }
+
+    #[test]
+    fn live_members_come_and_go() {
+        let members = LiveMembers::new([NodeId(1), NodeId(65_535)]);
+        assert!(members.contains(NodeId(65_535)) && !members.contains(NodeId(64)));
+        members.insert(NodeId(64));
+        members.remove(NodeId(1));
+        let present: Vec<u16> = (0..=u16::MAX).filter(|node| members.contains(NodeId(*node))).collect();
+        assert_eq!(present, [64, 65_535]);
     }
 
     #[test]

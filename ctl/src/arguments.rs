@@ -23,14 +23,25 @@ pub struct Arguments {
     /// Only print a sample configuration, with every field explained.
     #[arg(long)]
     pub print_default: bool,
-    /// What to show.
+    /// What to do.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What can be shown.
+/// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look at this node.
+    #[command(flatten)]
+    Show(Show),
+    /// Make, show and change the key file of the sync protocol. Without a path: the one that the configuration names.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// What can be shown.
+#[derive(Debug, Subcommand)]
+pub enum Show {
     /// How the primary is: port, steering, workers, secondaries.
     Status,
     /// What was received, sent, dropped and why. Works without a primary too.
@@ -48,6 +59,39 @@ pub enum Command {
     Services,
     /// What was heard from the other nodes. Works without a primary too.
     Peers,
+}
+
+/// What to do with a key file. Secondaries read it when they start.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key file with one new key. One that exists stays as it is.
+    New(KeyPath),
+    /// Show the keys' numbers, what they are used for, and fingerprints that tell whether two nodes have the same.
+    Show(KeyPath),
+    /// Add a new key, which opens and does not seal yet.
+    Add(KeyPath),
+    /// Let a key seal. The one before goes on opening.
+    Use(KeyChoice),
+    /// Take a key away that no node seals with any more.
+    Remove(KeyChoice),
+}
+
+/// Which key file.
+#[derive(Debug, clap::Args)]
+pub struct KeyPath {
+    /// The key file.
+    pub path: Option<PathBuf>,
+}
+
+/// Which key of which file.
+#[derive(Debug, clap::Args)]
+pub struct KeyChoice {
+    /// The key's number.
+    #[arg(value_parser = clap::value_parser!(u8).range(1..))]
+    pub id: u8,
+    /// The key file.
+    #[command(flatten)]
+    pub file: KeyPath,
 }
 
 /// Which sessions to show, and how many.
@@ -73,6 +117,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_key_is_named_by_a_number_that_can_be_one() {
+        let parse = |words: &str| Arguments::try_parse_from(words.split(' '));
+        assert!(parse("batonctl key use 255 /tmp/x").is_ok() && parse("batonctl key new").is_ok());
+        for wrong in ["batonctl key use 0", "batonctl key use 256", "batonctl key use", "batonctl key"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod arguments;
 mod counters;
 mod files;
 mod filter;
+mod keys;
 mod peers;
 mod report;
 mod services;
@@ -19,7 +20,7 @@ use baton_common::control::{CallError, Client, socket_path};
 use baton_common::time::Millis;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, Show};
 use counters::CountersReport;
 use peers::PeersReport;
 use report::Report;
@@ -53,26 +54,28 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let Some(command) = &arguments.command else {
         Arguments::command().error(ErrorKind::MissingSubcommand, "a command is needed: see --help").exit();
     };
-    let config = Config::load(&arguments.config)?;
-    show(command, &config, arguments.json)?;
+    match command {
+        Command::Key(command) => print(&keys::run(command, &arguments.config)?, arguments.json)?,
+        Command::Show(what) => show(what, &Config::load(&arguments.config)?, arguments.json)?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(command: &Command, config: &Config, json: bool) -> Result<()> {
-    match command {
-        Command::Status => print(&StatusReport(primary(config)?.status()?), json),
-        Command::Services => print(&ServicesReport { services: primary(config)?.services()? }, json),
-        Command::Counters { all, per_thread } => {
+fn show(what: &Show, config: &Config, json: bool) -> Result<()> {
+    match what {
+        Show::Status => print(&StatusReport(primary(config)?.status()?), json),
+        Show::Services => print(&ServicesReport { services: primary(config)?.services()? }, json),
+        Show::Counters { all, per_thread } => {
             let file = files::counters(config)?;
             let threads = counters::of_primary(&file).chain(counters::of_secondaries(&file, config));
             print(&CountersReport::read(&threads.collect::<Vec<_>>(), *all, *per_thread), json)
         }
-        Command::Sessions(arguments) => {
+        Show::Sessions(arguments) => {
             let tables = files::tables(config, &arguments.filter)?;
             let scan = |visit: &mut dyn FnMut(_, _)| tables.iter().map(|table| table.scan(visit)).sum();
             print(&SessionsReport::collect(scan, arguments, Millis::now()), json)
         }
-        Command::Peers => print(&peers(config)?, json),
+        Show::Peers => print(&peers(config)?, json),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use baton_common::config::Scheduler;
+use baton_common::config::{KeyFile, Scheduler};
 use baton_common::control::{
     Handler, NodeStatus, PortStatus, RealServerStatus, Refusal, Server, ServiceStatus, Status, socket_path,
 };
@@ -31,7 +31,8 @@ impl Node {
         let directory = TempDir::new().unwrap();
         let text = include_str!("../../conf/lab.ron")
             .replace("/run/baton-lab/lb1-hugepages", directory.path().join("pages").to_str().unwrap())
-            .replace("/run/baton-lab/lb1", directory.path().to_str().unwrap());
+            .replace("/run/baton-lab/lb1", directory.path().to_str().unwrap())
+            .replace("/run/baton-lab/sync.key", directory.path().join("sync.key").to_str().unwrap());
         std::fs::create_dir(directory.path().join("pages")).unwrap();
         std::fs::write(directory.path().join("baton.ron"), text).unwrap();
         Node { directory }
@@ -244,9 +245,12 @@ fn errors_say_what_to_do() {
 #[test]
 fn check_and_print_default_need_nothing_but_the_file() {
     let node = Node::new();
+    node.text("key new");
 
     assert!(node.text("--check").contains("ok"));
     let sample = node.text("--print-default");
+    let key_file = node.directory.path().join("sync.key");
+    let sample = sample.replace("/etc/baton/sync.key\"),\n", &format!("{}\"),\n", key_file.display()));
     std::fs::write(node.directory.path().join("baton.ron"), sample).unwrap();
     assert!(node.text("--check").contains("ok"));
 
@@ -254,6 +258,53 @@ fn check_and_print_default_need_nothing_but_the_file() {
     let output = node.run("--check");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stdout).unwrap().contains("baton.ron:1:"));
+}
+
+#[test]
+fn keys_are_made_shown_and_changed_and_never_printed() {
+    let node = Node::new();
+    let path = node.directory.path().join("sync.key");
+    let keys = |arguments: &str| -> Vec<(u64, bool, String)> {
+        let report = node.json(arguments);
+        assert_eq!(report["file"], path.to_str().unwrap());
+        let rows = report["keys"].as_array().unwrap().iter();
+        let row = |key: &Value| {
+            (
+                key["id"].as_u64().unwrap(),
+                key["seals"] == true,
+                key["fingerprint"].as_str().unwrap().to_owned(),
+            )
+        };
+        rows.map(row).collect()
+    };
+    assert!(node.error("key show").contains("batonctl key new"));
+
+    let made = keys("key new");
+    assert_eq!((made.len(), made[0].0, made[0].1), (1, 1, true));
+    assert_eq!(keys("key show"), made);
+    assert!(node.error("key new").contains("File exists"));
+    let secret = std::fs::read_to_string(&path).unwrap();
+    let secret = secret.lines().last().unwrap().split(' ').next_back().unwrap();
+    assert_eq!(secret.len(), 64);
+    for shown in [node.text("key show"), node.text("--json key show")] {
+        assert!(!shown.contains(secret) && shown.contains(&made[0].2), "{shown}");
+    }
+
+    let added = keys("key add");
+    assert_eq!((added.len(), &added[0], added[1].1), (2, &made[0], false));
+    assert_ne!(added[0].2, added[1].2);
+    assert!(node.error("key remove 1").contains("key 1 seals"));
+    assert!(node.error("key use 3").contains("no key 3"));
+    assert_eq!(keys("key show"), added, "what was refused changed nothing");
+
+    let used = keys("key use 2");
+    assert_eq!((used[0].1, used[1].1), (false, true));
+    assert!(node.text("key remove 1").contains("Next: copy the file to every node"));
+    assert_eq!(keys("key show"), used[1..]);
+
+    let other = node.directory.path().join("other.key");
+    assert!(node.text(&format!("key new {}", other.display())).contains(other.to_str().unwrap()));
+    assert!(KeyFile::load(&other).is_ok());
 }
 
 #[test]

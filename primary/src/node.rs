@@ -197,6 +197,8 @@ impl Threads {
                 local: memory.local,
                 remote: memory.remote,
                 reporter: memory.reporter,
+                // The secondary of this version does not take claims and misses yet.
+                sharing: None,
                 tally: tally.clone(),
                 counters: block,
             };

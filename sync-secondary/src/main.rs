@@ -9,6 +9,7 @@ mod outbox;
 mod primary;
 mod reports;
 mod secondary;
+mod security;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ use crate::attachment::Attachment;
 
 use crate::memory::Memory;
 use crate::secondary::{End, Secondary};
+use crate::security::Keys;
 use baton_common::runtime::ProcessWatch;
 
 /// Baton's sync secondary: tells the peers of this node's sessions, and keeps theirs, for one NUMA node.
@@ -85,6 +87,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return stand_by(&primary, &stop);
     }
     let (id, domain) = domain_of(config, numa)?;
+    let keys = Keys::load(config)?;
     // Before DPDK pins this thread to its CPU: the mirror's thread is not to share it.
     let mirror = Mirror::start(MirrorOptions {
         interface: config.punt.interface.clone(),
@@ -99,7 +102,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     .context("mirroring the kernel's routes and neighbours")?;
     let memory = Memory::attach(config, id, domain)?;
     let attachment = Attachment::begin(config, id, domain, &primary)?;
-    let mut secondary = Secondary::new(config, domain, memory, attachment, &mirror)?;
+    let mut secondary = Secondary::new(config, domain, &keys, memory, attachment, &mirror)?;
     sd_notify::notify(false, &[NotifyState::Ready]).context("telling the service manager")?;
     tracing::info!(numa = domain.numa.0, elapsed_ms = began.elapsed().as_millis() as u64, "synchronising");
     let end = secondary.run(&primary, &stop);

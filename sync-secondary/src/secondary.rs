@@ -24,6 +24,7 @@ use crate::link::SyncLink;
 use crate::memory::Memory;
 use crate::outbox::Outbox;
 use crate::reports::Reports;
+use crate::security::Keys;
 use baton_common::runtime::ProcessWatch;
 
 /// How often to look whether the primary lives, and after other things that are no packets. Microseconds.
@@ -82,6 +83,7 @@ impl Secondary {
     pub fn new(
         config: &Config,
         domain: &SyncDomain,
+        keys: &Keys,
         memory: Memory,
         attachment: Attachment,
         mirror: &Mirror,
@@ -96,13 +98,15 @@ impl Secondary {
         let sender = SenderConfig {
             identity,
             peers: peers.clone(),
-            payload_max: payload_bytes_max(config.sync.mtu, domain.address.is_ipv6()),
+            payload_max: payload_bytes_max(config.sync.mtu, domain.address.is_ipv6(), 0),
             flush_us: config.sync.flush_us,
             timeouts: config.timeouts,
         };
+        let roster = StaticRoster::new(config);
+        let sealer = keys.sealer(identity, state.boot_epoch());
         Ok(Secondary {
-            receiver: Receiver::new(identity, StaticRoster::new(config), config.timeouts, state, counters),
-            sender: Sender::new(sender, state, counters),
+            receiver: Receiver::new(identity, roster, config.timeouts, keys.opener(), state, counters),
+            sender: Sender::new(sender, sealer, state, counters),
             reports: Reports::new(sources, config.node.id, counters),
             outbox: Outbox::new(link, mirror, mac, own, config.sync.mtu),
             remote,

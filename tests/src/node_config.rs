@@ -71,6 +71,7 @@ Config(
         port: {SYNC_PORT},
         mtu: 1500,
         flush_us: 200,
+        security: {security},
         domains: [SyncDomain(numa: 0, lcore: {SYNC_LCORE}, cpu: {sync_cpu}, address: "{address}")],
         peers: [{peers}],
     ),
@@ -78,6 +79,10 @@ Config(
 )
 "#,
         enabled = lab.shape.sync,
+        security = match lab.shape.sealed {
+            true => format!("Aead(key_file: {:?})", lab.key_file().display().to_string()),
+            false => "Off".to_owned(),
+        },
         sync_cpu = cpu(node + lab.shape.workers),
         address = Host::sync_address(node),
         peers = lab
@@ -131,8 +136,9 @@ fn cpus() -> u16 {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+    use std::path::PathBuf;
 
-    use baton_common::config::{Config, SteeringMode};
+    use baton_common::config::{Config, Security, SteeringMode};
 
     use super::*;
     use crate::process::ProcessId;
@@ -148,6 +154,7 @@ mod tests {
                 clients: 1,
                 workers,
                 sync,
+                sealed: !database,
                 steering: "TapBpf".into(),
                 database,
                 bin_dir: "/usr/bin".into(),
@@ -171,6 +178,9 @@ mod tests {
             assert_eq!(config.services.len(), if database { 6 } else { 4 });
             assert_eq!(config.steering, SteeringMode::TapBpf);
             assert_eq!(config.sync.enabled, sync);
+            let key_file = PathBuf::from("/run/baton-lab/test/sync.key");
+            let security = if database { Security::Off } else { Security::Aead { key_file } };
+            assert_eq!(config.sync.security, security);
             assert_eq!(config.sync.peers.iter().map(|peer| peer.node.0).collect::<Vec<_>>(), [1, 3]);
         }
     }

@@ -52,6 +52,8 @@ pub struct Shape {
     pub workers: u16,
     /// If the nodes tell each other of their sessions.
     pub sync: bool,
+    /// If what they tell is authenticated and encrypted.
+    pub sealed: bool,
     /// The steering mode, as the config spells it.
     pub steering: String,
     /// If there is a host with MariaDB.
@@ -81,6 +83,11 @@ impl Lab {
     /// The namespace of a host.
     pub fn netns(&self, host: Host) -> String {
         format!("{}{host}", netns_prefix(&self.name))
+    }
+
+    /// The key file of all nodes.
+    pub fn key_file(&self) -> PathBuf {
+        self.dir.join("sync.key")
     }
 
     /// The directory of a host's files.
@@ -271,6 +278,7 @@ mod tests {
                 clients: 1,
                 workers: 1,
                 sync: true,
+                sealed: true,
                 steering: "Auto".into(),
                 database: true,
                 bin_dir: "/usr/sbin".into(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use baton_common::config::KeyFile;
 
 use crate::down;
 use crate::host::{COUNT_MAX, Host};
@@ -40,6 +41,9 @@ pub struct Arguments {
     /// Do not synchronise sessions
     #[arg(long)]
     pub no_sync: bool,
+    /// Do not authenticate and encrypt what is synchronised
+    #[arg(long)]
+    pub no_seal: bool,
     /// How packets are brought to their worker and to the secondary
     #[arg(long, default_value = "Auto", value_parser = ["Auto", "TapBpf", "Software", "RteFlow"])]
     pub steering: String,
@@ -105,6 +109,7 @@ fn describe(name: &str, arguments: &Arguments) -> Result<Lab> {
             clients: arguments.clients,
             workers: arguments.workers,
             sync: !arguments.no_sync,
+            sealed: !arguments.no_seal,
             steering: arguments.steering.clone(),
             database: arguments.database,
             bin_dir,
@@ -192,6 +197,9 @@ fn record(dir: &std::path::Path, host: Host, role: &str, process: crate::process
 }
 
 fn nodes(lab: &Lab, dir: &std::path::Path, no_baton: bool) -> Result<()> {
+    if lab.shape.sealed {
+        KeyFile::generate()?.create(&lab.key_file())?;
+    }
     for number in lab.shape.node_numbers() {
         node::write_config(lab, number)?;
         if no_baton {

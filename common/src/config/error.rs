@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::key_file::KeyFileError;
 use super::locate::Position;
 
 /// Why a configuration cannot be used.
@@ -23,13 +24,23 @@ pub enum ConfigError {
     /// Values are out of range or do not fit together. All of them, in the order of the text.
     #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),
+    /// The configuration is good, but the key file that it names is not. Only [`check_report`](super::check_report) looks.
+    #[error("{file}:{}:{}: sync.security.key_file: {error}", position.line, position.column)]
+    KeyFile {
+        /// The configuration's name, as it was given.
+        file: String,
+        /// Where the key file is named in it.
+        position: Position,
+        /// What is wrong with the key file.
+        error: KeyFileError,
+    },
 }
 
 impl ConfigError {
-    /// The places that are wrong; none if the file could not be read.
+    /// The places that are wrong; none if the configuration could not be read, or it is another file that is wrong.
     pub fn problems(&self) -> &[Problem] {
         match self {
-            ConfigError::Read { .. } => &[],
+            ConfigError::Read { .. } | ConfigError::KeyFile { .. } => &[],
             ConfigError::Shape(problem) => std::slice::from_ref(problem),
             ConfigError::Invalid(problems) => problems,
         }

@@ -4,6 +4,7 @@
 
 mod error;
 mod field_path;
+mod key_file;
 mod load;
 mod locate;
 mod raw;
@@ -13,7 +14,8 @@ mod tests;
 mod validate;
 
 pub use error::{ConfigError, Problem};
-pub use load::{DEFAULT_PATH, SAMPLE, check_report};
+pub use key_file::{ChangeError, KEYS_MAX, KeyFile, KeyFileError, KeyUse, Secret, SyncKey};
+pub use load::{DEFAULT_KEY_FILE, DEFAULT_PATH, SAMPLE, SECURITY_OFF, check_report};
 pub use locate::Position;
 pub use validate::{
     DOMAINS_MAX, LOCAL_ADDRESSES_MAX, PEERS_MAX, REAL_SERVERS_MAX, SERVICES_MAX, WORKERS_MAX,
@@ -200,8 +202,19 @@ pub struct Service {
     pub protocol: Protocol,
     /// How a real server is chosen for a new session.
     pub scheduler: Scheduler,
+    /// When the peers are told of a new UDP session; those of TCP are told when the handshake is done.
+    pub sync_after: SyncAfter,
     /// The real servers, at least one, of the VIP's address family.
     pub real_servers: Vec<RealServer>,
+}
+
+/// When the peers are told of a new UDP session: the first packet that comes after this tells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncAfter {
+    /// With this packet, counted from 1, both ways.
+    Packets(u32),
+    /// With the first packet when the session is this old, milliseconds.
+    AgeMs(u32),
 }
 
 /// How a real server is chosen for a new session.
@@ -231,10 +244,36 @@ pub struct Sync {
     pub mtu: u16,
     /// Longest time that a record waits for its datagram to fill, microseconds.
     pub flush_us: u32,
+    /// How datagrams are kept from others.
+    pub security: Security,
+    /// How long packets of a client must keep coming before this node claims its session from a living owner, milliseconds.
+    pub claim_holdoff_ms: u32,
+    /// How often peers compare digests, milliseconds.
+    pub digest_ms: u32,
+    /// How long the end of a session keeps late news of it out, milliseconds.
+    pub tombstone_ms: u32,
+    /// Ends of sessions that are remembered for that at a time.
+    pub tombstones: u32,
+    /// After which time a node that is not ready raises the alarm, and opens sessions nevertheless, milliseconds.
+    pub ready_timeout_ms: u32,
+    /// Of what the members announce, the share that is enough when an operator does not want to wait, percent.
+    pub ready_percent: u8,
     /// One sync secondary each.
     pub domains: Vec<SyncDomain>,
     /// The other nodes.
     pub peers: Vec<Peer>,
+}
+
+/// How sync datagrams are kept from being read, forged and repeated by others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// Authenticated and encrypted, with keys that only the cluster's nodes have.
+    Aead {
+        /// The file with the keys; see [`KeyFile`].
+        key_file: PathBuf,
+    },
+    /// Not at all: for a network that nobody else can reach.
+    Off,
 }
 
 /// A NUMA node with a sync secondary of its own.

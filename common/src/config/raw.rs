@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::{Scheduler, SteeringMode};
+use super::{DEFAULT_KEY_FILE, Scheduler, SteeringMode};
 use crate::flow::Protocol;
 
 /// Any number that a file may hold; ranges are checked later.
@@ -228,6 +228,8 @@ pub(super) struct RawService {
     pub protocol: Protocol,
     #[serde(default = "default_scheduler")]
     pub scheduler: Scheduler,
+    #[serde(default = "default_sync_after")]
+    pub sync_after: RawSyncAfter,
     pub real_servers: Vec<RawRealServer>,
 }
 
@@ -237,6 +239,17 @@ fn default_protocol() -> Protocol {
 
 fn default_scheduler() -> Scheduler {
     Scheduler::WeightedRoundRobin
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "SyncAfter")]
+pub(super) enum RawSyncAfter {
+    Packets(Number),
+    AgeMs(Number),
+}
+
+fn default_sync_after() -> RawSyncAfter {
+    RawSyncAfter::Packets(1)
 }
 
 #[derive(Deserialize)]
@@ -258,6 +271,13 @@ pub(super) struct RawSync {
     pub port: Number,
     pub mtu: Number,
     pub flush_us: Number,
+    pub security: RawSecurity,
+    pub claim_holdoff_ms: Number,
+    pub digest_ms: Number,
+    pub tombstone_ms: Number,
+    pub tombstones: Number,
+    pub ready_timeout_ms: Number,
+    pub ready_percent: Number,
     pub domains: Vec<RawSyncDomain>,
     pub peers: Vec<RawPeer>,
 }
@@ -269,10 +289,24 @@ impl Default for RawSync {
             port: 7400,
             mtu: 1500,
             flush_us: 200,
+            security: RawSecurity::Aead { key_file: DEFAULT_KEY_FILE.to_owned() },
+            claim_holdoff_ms: 500,
+            digest_ms: 2000,
+            tombstone_ms: 10_000,
+            tombstones: 262_144,
+            ready_timeout_ms: 30_000,
+            ready_percent: 70,
             domains: Vec::new(),
             peers: Vec::new(),
         }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename = "Security", deny_unknown_fields)]
+pub(super) enum RawSecurity {
+    Aead { key_file: String },
+    Off,
 }
 
 #[derive(Deserialize)]

@@ -33,9 +33,8 @@ fn every_file_in_conf_is_valid() {
     let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conf");
     let mut files = 0;
     for entry in std::fs::read_dir(conf).unwrap() {
-        let (report, good) = check_report(&entry.unwrap().path());
-        assert!(good, "{report}");
-        assert!(report.ends_with(": ok"));
+        let path = entry.unwrap().path();
+        Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
         files += 1;
     }
     assert!(files >= 2);
@@ -77,6 +76,47 @@ fn what_the_sample_calls_a_default_is_the_default() {
 }
 
 #[test]
+fn datagrams_are_sealed_unless_the_file_says_off() {
+    let key_file = |path: &str| Security::Aead { key_file: path.into() };
+    let security = |changes: &[(&str, &str)]| Config::parse(&changed(changes), "x").unwrap().sync.security;
+    let line = r#"security: Aead(key_file: "/etc/baton/sync.key"),"#;
+
+    assert_eq!(security(&[(line, "")]), key_file(DEFAULT_KEY_FILE));
+    assert_eq!(security(&[(line, r#"security: Aead(key_file: "/k"),"#)]), key_file("/k"));
+    assert_eq!(security(&[(line, "security: Off,")]), Security::Off);
+}
+
+#[test]
+fn check_looks_into_the_key_file_if_it_is_needed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, keys) = (directory.path().join("baton.ron"), directory.path().join("sync.key"));
+    let check = |changes: &[(&str, &str)]| {
+        std::fs::write(&path, changed(changes)).unwrap();
+        check_report(&path)
+    };
+    let named = ("/etc/baton/sync.key\"),", &*format!("{}\"),", keys.display()));
+
+    let (report, good) = check(&[named]);
+    assert!(
+        !good && report.contains("sync.security.key_file: ") && report.contains("batonctl key new"),
+        "{report}"
+    );
+    let line = changed(&[named]).lines().position(|line| line.contains("security: Aead")).unwrap() + 1;
+    assert!(report.starts_with(&format!("{}:{line}:34: ", path.display())), "{report}");
+
+    KeyFile::generate().unwrap().create(&keys).unwrap();
+    assert_eq!(check(&[named]), (format!("{}: ok", path.display()), true));
+
+    std::fs::write(&keys, "1 seal 00").unwrap();
+    let (report, good) = check(&[named]);
+    assert!(!good && report.contains("sync.key:1: found a key of 2 digits"), "{report}");
+
+    assert!(check(&[named, ("enabled: true", "enabled: false")]).1, "nobody reads it then");
+    let (report, good) = check(&[(r#"security: Aead(key_file: "/etc/baton/sync.key")"#, "security: Off")]);
+    assert!(good && report.contains("ok, but sync.security is Off"), "{report}");
+}
+
+#[test]
 fn an_optional_value_may_be_wrapped_or_not() {
     let wrapped = changed(&[(r#"mac: "02:ba:70:00:00:01""#, r#"mac: Some("02:ba:70:00:00:01")"#)]);
     assert_eq!(Config::parse(&wrapped, "x").unwrap(), Config::parse(SAMPLE, "x").unwrap());
@@ -100,6 +140,12 @@ fn an_unknown_field_is_placed_and_the_meant_one_named() {
     assert_eq!(problem.remedy, "write `weight`, or take the field away");
     assert!(problem.field.starts_with("services[0].real_servers[0]"), "{}", problem.field);
     assert_eq!(text_at(&changed(&changes), problem.position), "wieght: 2,");
+}
+
+#[test]
+fn another_kind_of_security_is_none() {
+    let problem = problem(&[(r#"security: Aead(key_file: "/etc/baton/sync.key")"#, "security: On")]);
+    assert_eq!((problem.found.as_str(), problem.expected.as_str()), ("`On`", "one of `Aead`, `Off`"));
 }
 
 #[test]
@@ -226,6 +272,11 @@ fn each_rule_is_reported_once_at_its_field() {
         ),
         (&[("sleep_us_max: 100),\n\n", "sleep_us_max: 0),\n\n")], "idle.sleep_us_max", "1..=10000"),
         (&[("log: \"info\"", "log: \"\"")], "log", "an empty filter"),
+        (
+            &[("\"/etc/baton/sync.key\"),", "\"sync.key\"),")],
+            "sync.security.key_file",
+            "absolute path of a file",
+        ),
     ];
     for (changes, field, part) in rules {
         let found = problem(changes);

@@ -156,6 +156,8 @@ counters! {
     EventsForeign = 82, "events_foreign", "events";
     /// Unknown optional extensions inside records that were applied without them.
     SyncSkippedExtensions = 83, "sync_skipped_extensions", "extensions";
+    /// Datagrams not sent because they could not be sealed: the sync state went back, as in a machine set back to a snapshot.
+    SyncTxUnsealed = 88, "sync_tx_unsealed", "datagrams";
 
     /// Datagram shorter than its header.
     SyncRejectTruncated = 96, "sync_reject_truncated", "datagrams";
@@ -185,8 +187,6 @@ counters! {
     SyncSkippedRecords = 108, "sync_skipped_records", "records";
     /// Record older than what the table has.
     SyncRejectStale = 109, "sync_reject_stale", "records";
-    /// Record whose owner is not its sender.
-    SyncRejectNotOwner = 110, "sync_reject_not_owner", "records";
     /// Refresh or delete of a session that is not in the table.
     SyncRejectUnknownSession = 111, "sync_reject_unknown_session", "records";
     /// The remote table is full.
@@ -207,4 +207,65 @@ counters! {
     SyncRejectExtension = 119, "sync_reject_extension", "records";
     /// Session whose server-side flow belongs to another owner's session already.
     SyncRejectConflict = 120, "sync_reject_conflict", "records";
+    /// Datagram in the clear, though this node's `sync.security` is `Aead`.
+    SyncRejectUnsealed = 121, "sync_reject_unsealed", "datagrams";
+    /// Sealed datagram, though this node's `sync.security` is `Off`.
+    SyncRejectSealed = 122, "sync_reject_sealed", "datagrams";
+    /// Datagram sealed with a key number that is not in this node's key file: give every node the same file.
+    SyncRejectKeyUnknown = 123, "sync_reject_key_unknown", "datagrams";
+    /// Datagram whose tag is wrong: sealed with another key of the same number, changed on the way, or forged.
+    SyncRejectTag = 124, "sync_reject_tag", "datagrams";
+    /// Record that refers to a dictionary entry which is not there, or means nothing.
+    SyncRejectReference = 130, "sync_reject_reference", "records";
+    /// Dictionary entry that means nothing, or one more than a dictionary holds.
+    SyncRejectDictionaryEntry = 131, "sync_reject_dictionary_entry", "entries";
+    /// Record whose length does not suit its type.
+    SyncRejectRecordSize = 133, "sync_reject_record_size", "records";
+    /// Datagram that its sender meant for another secondary.
+    SyncRejectAddressee = 132, "sync_reject_addressee", "datagrams";
+
+    /// Session that has ended a short while ago: late news of it.
+    SyncRejectEnded = 140, "sync_reject_ended", "records";
+    /// Tombstones that went before their time, because there was no room.
+    TombstonesEvicted = 142, "tombstones_evicted", "sessions";
+    /// Own sessions that were made newer than what peers know under their key.
+    GenerationsRaised = 143, "generations_raised", "sessions";
+    /// Ranges asked for as a whole, each attempt.
+    RangesRequested = 144, "ranges_requested", "ranges";
+    /// Ranges that came as a whole.
+    RangesRepaired = 145, "ranges_repaired", "ranges";
+    /// Ranges that did not come in many attempts; they are left to the next comparison.
+    RangesGivenUp = 146, "ranges_given_up", "ranges";
+    /// Sessions dropped because their owner does not have them any more.
+    SessionsPurged = 147, "sessions_purged", "sessions";
+    /// Ranges that peers asked for and that found no room to wait.
+    RequestsRefused = 148, "requests_refused", "ranges";
+    /// Datagrams sent again because a peer missed them.
+    SyncTxAgain = 149, "sync_tx_again", "datagrams";
+    /// Datagrams that a peer missed and that are not kept any more.
+    SyncTxForgotten = 150, "sync_tx_forgotten", "datagrams";
+    /// Datagrams asked for because they were missed, each time.
+    GapsAsked = 151, "gaps_asked", "datagrams";
+    /// Datagrams that were missed and did not come in many attempts.
+    GapsGivenUp = 152, "gaps_given_up", "datagrams";
+    /// Sessions asked about because a worker missed one.
+    QueriesSent = 153, "queries_sent", "sessions";
+    /// Misses that were not asked about: they were, a moment ago, or the session has come.
+    QueriesMerged = 154, "queries_merged", "sessions";
+    /// Questions not asked or not answered, because there were too many.
+    QueriesRefused = 155, "queries_refused", "sessions";
+    /// Questions of peers that were answered with a session.
+    QueriesAnswered = 156, "queries_answered", "sessions";
+    /// Answers of peers that do not have a session.
+    QueriesDenied = 157, "queries_denied", "sessions";
+    /// Own sessions in the remote table that ended because they were idle for too long.
+    OwnExpired = 158, "own_expired", "sessions";
+    /// Packets without a session that the secondary was told of, to ask the peers.
+    MissesTold = 159, "misses_told", "packets";
+    /// Packets without a session that the secondary was not told of, because the event ring was full.
+    MissesNotTold = 160, "misses_not_told", "packets";
+    /// Sessions that this node took over from another one.
+    SessionsClaimed = 161, "sessions_claimed", "sessions";
+    /// Packets that would have opened a session before it was known which local ports the other nodes' sessions use.
+    DropNotReady = 162, "drop_not_ready", "packets";
 }

@@ -1,27 +1,23 @@
 //! Balancing: from a packet's headers to its session, and the packet on its way.
 
 use super::{DropReason, Pending, Pipeline, Verdict};
+use crate::config::SyncAfter;
 use crate::counter::Counter;
 use crate::flow::{Endpoint, FlowHash, FlowKey, Protocol};
-use crate::id::{Generation, RecordIndex};
+use crate::id::{Generation, NodeId, RecordIndex};
 use crate::nat;
 use crate::packet::ParsedFlow;
 use crate::service::Pick;
 use crate::session::table::{InsertError, Lookup};
+use crate::session::told::{self, Claim, Patience};
 use crate::session::{Direction, Session, SessionState, tcp};
 use crate::steering::Target;
-use crate::sync::event::EventKind;
+use crate::sync::ageing;
+use crate::sync::event::{EventKind, Home};
 use crate::time::Millis;
 
 /// Table slots looked at for expiry in one poll: bounded, so that no burst waits for it.
 const SWEEP_SLOTS: u32 = 64;
-
-/// The table that a session was found in.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Home {
-    Local,
-    Remote,
-}
 
 /// A packet's session: where it stands and what it says.
 struct Found {
@@ -39,14 +35,20 @@ impl Pipeline {
             Some(found) if !tcp::reopens(found.session.state, flow.tcp_flags) => {
                 self.forward(now, flow, frame, found)
             }
-            Some(Found { home: Home::Local, index, .. }) => {
-                self.end(index);
-                self.open(now, flow, hash, frame)
+            Some(Found { home, index, session, .. }) => {
+                if home == Home::Local {
+                    self.end(index);
+                }
+                // Newer than what the peers know under this key.
+                let generation = Generation(session.generation.0.saturating_add(1));
+                self.open(now, flow, hash, generation, frame)
             }
-            Some(_) => self.open(now, flow, hash, frame),
             None => match target {
-                Target::Vip => self.open(now, flow, hash, frame),
-                Target::Local => Err(DropReason::NoSession),
+                Target::Vip => self.open(now, flow, hash, Generation(1), frame),
+                Target::Local => {
+                    self.report_miss(Direction::Outbound, flow);
+                    Err(DropReason::NoSession)
+                }
                 Target::Other => return Verdict::Punt,
             },
         };
@@ -56,9 +58,11 @@ impl Pipeline {
         }
     }
 
-    /// Looks in the worker's own table, then in the remote one.
+    /// Looks in the worker's own table, then in the remote one. A session that the secondary has given up is none.
     fn find(&self, hash: FlowHash, key: &FlowKey) -> Option<Found> {
-        if let Lookup::Hit { index, direction, session } = self.parts.local.lookup_hashed(hash, key) {
+        if let Lookup::Hit { index, direction, session } = self.parts.local.lookup_hashed(hash, key)
+            && session.owner != NodeId(0)
+        {
             return Some(Found { home: Home::Local, index, direction, session });
         }
         match self.parts.remote.as_ref()?.lookup(key) {
@@ -82,28 +86,78 @@ impl Pipeline {
         found: Found,
     ) -> Result<(), DropReason> {
         self.rewrite(flow, frame, found.direction, &found.session)?;
-        let before = found.session.state;
-        let after = tcp::next_state(before, found.direction, flow.tcp_flags);
-        match (found.home, &self.parts.remote) {
+        let Found { home, index, direction, session } = found;
+        let before = session.state;
+        let mut after = tcp::next_state(before, direction, flow.tcp_flags);
+        let own = session.owner == self.node;
+        if !own && direction == Direction::Outbound && tcp::is_closed(after) && self.parts.sharing.is_some() {
+            // Only its owner, or who claims it, ends a session; a server's packet claims nothing.
+            after = before;
+        }
+        match (home, &self.parts.remote) {
             (Home::Local, _) => {
                 self.count(Counter::LocalHits);
-                self.parts.local.touch(found.index, now);
+                self.parts.local.touch(index, now);
                 if after != before {
-                    self.parts.local.set_state(found.index, after);
+                    self.parts.local.set_state(index, after);
                 }
-                let session = Session { state: after, last_seen: now, ..found.session };
-                self.report_progress(now, found.index, before, session);
             }
             (Home::Remote, Some(remote)) => {
                 self.count(Counter::RemoteHits);
-                remote.touch(found.index, now);
+                remote.touch(index, now);
                 if after != before {
-                    remote.set_state(found.index, after);
+                    remote.set_state(index, after);
                 }
             }
             (Home::Remote, None) => {}
         }
+        let found = Found { session: Session { state: after, last_seen: now, ..session }, ..found };
+        if own {
+            self.report_progress(now, before, &found);
+        } else if direction == Direction::Inbound {
+            self.consider_claim(now, before, &found);
+        }
         Ok(())
+    }
+
+    /// Takes a session over from another node if its client's packets come here now: at once if the owner is gone or the
+    /// packet ends the session, otherwise when they have kept coming.
+    fn consider_claim(&mut self, now: Millis, before: SessionState, found: &Found) {
+        let Some(sharing) = &self.parts.sharing else { return };
+        let Found { home, index, session, .. } = *found;
+        let ends = tcp::is_closed(session.state);
+        let at_once = ends || !sharing.members.contains(session.owner);
+        let holdoff_ms = if at_once { 0 } else { sharing.claim_holdoff_ms };
+        let pause_ms = tcp::timeout_ms(session.state, &self.timeouts) / 2;
+        if let Claim::HoldOff(word) = told::claim(session.last_sent, now, holdoff_ms, pause_ms) {
+            self.set_last_sent(home, index, word);
+            return;
+        }
+        let from = (session.owner, session.generation);
+        let to = (self.node, Generation(session.generation.0.saturating_add(1)));
+        let claimed = match (home, &self.parts.remote) {
+            (Home::Local, _) => self.parts.local.claim(index, from, to),
+            (Home::Remote, Some(remote)) => remote.claim(index, from, to),
+            (Home::Remote, None) => false,
+        };
+        if !claimed {
+            return;
+        }
+        self.count(Counter::SessionsClaimed);
+        let session = Session { owner: to.0, generation: to.1, ..session };
+        // Claimed as it was: the old owner must know which session it is that ends.
+        self.report(now, EventKind::Claim, home, index, &Session { state: before, ..session });
+        if ends {
+            self.report(now, EventKind::Delete, home, index, &session);
+        }
+    }
+
+    fn set_last_sent(&self, home: Home, index: RecordIndex, when: Millis) {
+        match (home, &self.parts.remote) {
+            (Home::Local, _) => self.parts.local.set_last_sent(index, when),
+            (Home::Remote, Some(remote)) => remote.set_last_sent(index, when),
+            (Home::Remote, None) => {}
+        }
     }
 
     /// Makes a session for a packet that may open one, and sends it through.
@@ -112,12 +166,22 @@ impl Pipeline {
         now: Millis,
         flow: &ParsedFlow,
         hash: FlowHash,
+        generation: Generation,
         frame: &mut [u8],
     ) -> Result<(), DropReason> {
         let FlowKey { source: client, destination: vip, protocol } = flow.key;
         let service = self.parts.services.lookup(vip, protocol).ok_or(DropReason::NoService)?;
         if !flow.opens() {
+            self.report_miss(Direction::Inbound, flow);
             return Err(DropReason::NoSession);
+        }
+        if self.parts.sharing.as_mut().is_some_and(|sharing| !sharing.gate.is_open(now)) {
+            return Err(DropReason::NotReady);
+        }
+        if let Lookup::Hit { index, session, .. } = self.parts.local.lookup_hashed(hash, &flow.key)
+            && session.owner == NodeId(0)
+        {
+            self.end(index);
         }
         let Pick { position, endpoint: server } =
             self.schedulers.pick(service).ok_or(DropReason::NoRealServer)?;
@@ -128,7 +192,7 @@ impl Pipeline {
             local: self.free_local_endpoint(protocol, hash, server).ok_or(DropReason::NoLocalPort)?,
             server,
             owner: self.node,
-            generation: Generation(1),
+            generation,
             state: tcp::initial_state(protocol),
             last_seen: now,
             last_sent: Millis(0),
@@ -141,7 +205,7 @@ impl Pipeline {
         self.count(Counter::SessionsCreated);
         self.parts.tally.add(service, position);
         if protocol == Protocol::Udp {
-            self.report(now, EventKind::Upsert, index, &session);
+            self.report_when_old_enough(now, Home::Local, index, &session);
         }
         Ok(())
     }
@@ -177,51 +241,87 @@ impl Pipeline {
 
     /// Tells the secondary what the peers should know after a packet: a finished handshake, a changed state, the end,
     /// or that a session whose timeout is half over is still in use.
-    fn report_progress(&mut self, now: Millis, index: RecordIndex, before: SessionState, session: Session) {
-        let known = session.last_sent != Millis(0);
+    fn report_progress(&mut self, now: Millis, before: SessionState, found: &Found) {
+        let Found { home, index, ref session, .. } = *found;
+        let known = told::is_told(session.last_sent);
         let kind = if session.state != before {
             match session.state {
                 state if tcp::is_closed(state) && known => EventKind::Delete,
                 state if tcp::is_closed(state) => return,
                 SessionState::TcpEstablished => EventKind::Upsert,
                 _ if known => EventKind::Refresh,
-                _ => return,
+                _ => return self.report_when_old_enough(now, home, index, session),
             }
         } else {
             let half_timeout = u64::from(tcp::timeout_ms(session.state, &self.timeouts)) / 2;
-            if !known || tcp::is_closed(session.state) || now.since(session.last_sent) < half_timeout {
+            if !known {
+                return self.report_when_old_enough(now, home, index, session);
+            }
+            if tcp::is_closed(session.state) || now.since(session.last_sent) < half_timeout {
                 return;
             }
             EventKind::Refresh
         };
-        self.report(now, kind, index, &session);
+        self.report(now, kind, home, index, session);
+    }
+
+    /// Tells of a UDP session that was not told before, if its service says that it is old or busy enough.
+    fn report_when_old_enough(&mut self, now: Millis, home: Home, index: RecordIndex, session: &Session) {
+        if session.protocol != Protocol::Udp {
+            return;
+        }
+        let service = self.parts.services.lookup(session.vip, session.protocol);
+        let after = service.and_then(|service| self.sync_after.get(usize::from(service.0)).copied());
+        match told::wait(session.last_sent, now, after.unwrap_or(SyncAfter::Packets(1))) {
+            Patience::Over => self.report(now, EventKind::Upsert, home, index, session),
+            Patience::Lasts(word) => self.set_last_sent(home, index, word),
+        }
     }
 
     /// Puts an event into the ring, if this node is the one to report the session.
-    fn report(&mut self, now: Millis, kind: EventKind, index: RecordIndex, session: &Session) {
+    fn report(&mut self, now: Millis, kind: EventKind, home: Home, index: RecordIndex, session: &Session) {
         let Some(reporter) = &mut self.parts.reporter else { return };
         if session.owner != self.node {
             return;
         }
-        reporter.tell(kind, index, session, self.parts.counters);
-        self.parts.local.set_last_sent(index, now);
+        reporter.tell(kind, home, index, session, self.parts.counters);
+        self.set_last_sent(home, index, now);
+    }
+
+    /// Tells the secondary that a TCP packet which opens nothing found no session.
+    fn report_miss(&mut self, direction: Direction, flow: &ParsedFlow) {
+        if let (Some(_), Some(reporter), Protocol::Tcp) =
+            (&self.parts.sharing, &mut self.parts.reporter, flow.key.protocol)
+        {
+            reporter.miss(direction, flow.key, self.parts.counters);
+        }
     }
 
     /// Removes sessions that were idle for too long. Looks at a bounded number of slots a call.
     pub fn age(&mut self, now: Millis) {
-        let timeouts = self.timeouts;
-        let deadline =
-            |session: &Session| session.last_seen + u64::from(tcp::timeout_ms(session.state, &timeouts));
+        let (timeouts, node) = (self.timeouts, self.node);
+        let deadline = |session: &Session| match session.owner {
+            // Given up.
+            NodeId(0) => Millis(0),
+            owner if owner == node => {
+                session.last_seen + u64::from(tcp::timeout_ms(session.state, &timeouts))
+            }
+            // Its owner tells when it ends; this is for the one whose owner is gone.
+            _ => ageing::remote_deadline(session, &timeouts),
+        };
         let mut budget = SWEEP_SLOTS;
-        while let Some((index, _)) =
+        while let Some((index, session)) =
             self.sweep.next_expired(now, &mut self.parts.local, &mut budget, deadline)
         {
+            let told = told::is_told(session.last_sent) && !tcp::is_closed(session.state);
             self.end(index);
+            if told && self.parts.sharing.is_some() {
+                self.report(now, EventKind::Delete, Home::Local, index, &session);
+            }
         }
     }
 
-    /// Removes a session that has ended. Its close was told when it was seen; of an idle one nothing is told: it may live on
-    /// another node by now, and where it does not, it ages just as here.
+    /// Removes a session that has ended. Its close was told when it was seen.
     fn end(&mut self, index: RecordIndex) {
         self.parts.local.remove(index);
         self.count(Counter::SessionsExpired);

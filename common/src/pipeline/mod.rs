@@ -5,16 +5,18 @@
 
 mod balance;
 mod report;
+mod sharing;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
 pub use report::Reporter;
+pub use sharing::{OpenGate, Sharing};
 pub use verdict::{DropReason, Verdict};
 
 use std::sync::Arc;
 
-use crate::config::{Config, Timeouts};
+use crate::config::{Config, SyncAfter, Timeouts};
 use crate::counter::CounterBlock;
 use crate::flow::{Address, FlowHash};
 use crate::id::{NodeId, WorkerId};
@@ -39,6 +41,8 @@ pub struct Pipeline {
     timeouts: Timeouts,
     schedulers: Schedulers,
     sweep: Sweep,
+    /// When the peers are told of a new UDP session, by service.
+    sync_after: Vec<SyncAfter>,
     parts: Parts,
 }
 
@@ -62,6 +66,8 @@ pub struct Parts {
     pub remote: Option<TableReader>,
     /// This worker's event ring; none if sync is off.
     pub reporter: Option<Reporter>,
+    /// How sessions are shared with the other nodes; none: this worker claims nothing and asks nobody.
+    pub sharing: Option<Sharing>,
     /// This worker's tally of sessions.
     pub tally: Arc<Tally>,
     /// This worker's counters.
@@ -87,6 +93,7 @@ impl Pipeline {
             timeouts: config.timeouts,
             schedulers: parts.services.schedulers(worker),
             sweep: Sweep::new(),
+            sync_after: config.services.iter().map(|service| service.sync_after).collect(),
             parts,
         }
     }

@@ -1,10 +1,11 @@
 //! Reporting: what a worker tells its node's secondary about its own sessions.
 
 use crate::counter::{Counter, CounterBlock};
+use crate::flow::FlowKey;
 use crate::id::RecordIndex;
-use crate::session::Session;
+use crate::session::{Direction, Session};
 use crate::shm::ring::Producer;
-use crate::sync::event::{Event, EventKind};
+use crate::sync::event::{Event, EventKind, Home, Notice};
 
 /// The worker's end of its event ring. Never waits: what does not fit is marked, and the secondary reads it from the table.
 pub struct Reporter {
@@ -18,17 +19,33 @@ impl Reporter {
         Reporter { ring, slots_total }
     }
 
-    /// Tells the secondary that `session`, in slot `index`, was set up, changed, refreshed or removed.
+    /// Tells the secondary that `session`, in slot `index` of a table, was set up, taken over, changed, refreshed or removed.
     ///
-    /// If the ring is full the range of slots is marked dirty instead. The mark carries no deletes: a peer that missed one
-    /// keeps the session until it ages.
-    pub fn tell(&mut self, kind: EventKind, index: RecordIndex, session: &Session, counters: &CounterBlock) {
-        let event = Event { kind, session: *session };
-        if self.ring.try_push(&event.encode()) {
+    /// If the ring is full the range of slots is marked dirty instead, and the secondary compares it with what it has told. Of the
+    /// remote table nothing is marked: the secondary goes through all of that every few seconds.
+    pub fn tell(
+        &mut self,
+        kind: EventKind,
+        home: Home,
+        index: RecordIndex,
+        session: &Session,
+        counters: &CounterBlock,
+    ) {
+        let notice = Notice::Session { event: Event { kind, session: *session }, home, slot: index };
+        if self.ring.try_push(&notice.encode()) {
             counters.add(Counter::EventsSent, 1);
-        } else {
-            self.ring.dirty().mark(index.0, self.slots_total);
-            counters.add(Counter::EventsDeferred, 1);
+            return;
         }
+        if home == Home::Local {
+            self.ring.dirty().mark(index.0, self.slots_total);
+        }
+        counters.add(Counter::EventsDeferred, 1);
+    }
+
+    /// Tells the secondary that a packet which opens nothing found no session. A full ring takes no miss: the packet
+    /// will come again.
+    pub fn miss(&mut self, direction: Direction, key: FlowKey, counters: &CounterBlock) {
+        let told = self.ring.try_push(&Notice::Miss { direction, key }.encode());
+        counters.add(if told { Counter::MissesTold } else { Counter::MissesNotTold }, 1);
     }
 }

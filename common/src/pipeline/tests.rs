@@ -87,6 +87,7 @@ impl Bench {
             remote: Some(
                 TableReader::attach(&path(FileKind::RemoteTable), FileKind::RemoteTable, 0).unwrap(),
             ),
+            sharing: None,
             tally: Arc::new(Tally::new(&config.services)),
             counters,
         };

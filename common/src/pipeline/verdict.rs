@@ -79,6 +79,8 @@ drop_reasons! {
     NotForUs => DropNotForUs;
     /// Larger than the port's MTU.
     TooBig => DropTooBig;
+    /// Would open a session before it is known which local ports sessions of this node use on others.
+    NotReady => DropNotReady;
 }
 
 impl From<Malformed> for DropReason {

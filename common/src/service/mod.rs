@@ -77,6 +77,7 @@ pub(crate) mod tests {
             vip: endpoint(vip),
             protocol,
             scheduler: Scheduler::WeightedRoundRobin,
+            sync_after: crate::config::SyncAfter::Packets(1),
             real_servers: real_servers
                 .iter()
                 .map(|&(server, weight)| RealServer { endpoint: endpoint(server), weight })

@@ -6,6 +6,7 @@ pub mod local_ports;
 pub mod record;
 pub mod table;
 pub mod tcp;
+pub mod told;
 
 use crate::flow::{Endpoint, FlowKey, Protocol};
 use crate::id::{Generation, NodeId};

@@ -262,6 +262,13 @@ pub fn set_owner(record: &Record, owner: NodeId, generation: Generation) {
     record.word(OWNER).store(owner_word(owner, generation), Ordering::Relaxed);
 }
 
+/// Changes who reports the session, if that is still who it was: one step, whoever else writes at the same time.
+#[inline]
+pub fn claim(record: &Record, from: (NodeId, Generation), to: (NodeId, Generation)) -> bool {
+    let (from, to) = (owner_word(from.0, from.1), owner_word(to.0, to.1));
+    record.word(OWNER).compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
 /// Notes when the peers were told.
 #[inline]
 pub fn set_last_sent(record: &Record, now: Millis) {

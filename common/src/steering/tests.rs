@@ -37,6 +37,7 @@ fn config() -> Config {
         vip: vip.parse::<std::net::SocketAddr>().unwrap().into(),
         protocol: Protocol::Tcp,
         scheduler: config::Scheduler::WeightedRoundRobin,
+        sync_after: config::SyncAfter::Packets(1),
         real_servers: Vec::new(),
     };
     Config {
@@ -83,6 +84,13 @@ fn config() -> Config {
             port: SYNC_PORT,
             mtu: 1500,
             flush_us: 100,
+            security: config::Security::Off,
+            claim_holdoff_ms: 500,
+            digest_ms: 2000,
+            tombstone_ms: 10_000,
+            tombstones: 1024,
+            ready_timeout_ms: 30_000,
+            ready_percent: 70,
             domains: vec![domain(0), domain(1)],
             peers: Vec::new(),
         },

@@ -14,7 +14,7 @@ use crate::time::Millis;
 
 /// The circumstances in which a record came.
 pub(super) struct Circumstances<'a, L> {
-    /// The node that sent it.
+    /// The node that sent it, and so owns the session that it tells of.
     pub(super) sender: NodeId,
     /// Whether a later datagram of the same stream was received before.
     pub(super) late: bool,
@@ -39,6 +39,7 @@ pub(super) fn apply<L: Fn(&FlowKey) -> bool>(
         Body::Upsert(reported) => upsert(reported, circumstances, table),
         Body::Delete(ended) => delete(ended, circumstances, table),
         Body::Refresh(refreshed) => refresh(refreshed, circumstances, table),
+        _ => Err(Reject::SkippedRecord),
     }
 }
 
@@ -47,9 +48,6 @@ fn upsert<L: Fn(&FlowKey) -> bool>(
     circumstances: &Circumstances<'_, L>,
     table: &mut impl RemoteTable,
 ) -> Result<(), Reject> {
-    if reported.owner != circumstances.sender {
-        return Err(Reject::NotOwner);
-    }
     let (client_key, server_key) = (reported.client_key(), reported.server_key());
     if (circumstances.is_local)(&client_key) || (circumstances.is_local)(&server_key) {
         return Err(Reject::LocalSession);
@@ -57,7 +55,7 @@ fn upsert<L: Fn(&FlowKey) -> bool>(
     let mut session = session_of(reported, circumstances);
     let held = held(&client_key, table)?;
     if let Some(held) = &held {
-        if !supersedes(reported.owner, reported.generation, held) {
+        if !supersedes(circumstances.sender, reported.generation, held) {
             return Err(Reject::Stale);
         }
         let same_endpoints = held.server_key() == server_key;
@@ -87,12 +85,9 @@ fn delete<L>(
     circumstances: &Circumstances<'_, L>,
     table: &mut impl RemoteTable,
 ) -> Result<(), Reject> {
-    if ended.owner != circumstances.sender {
-        return Err(Reject::NotOwner);
-    }
     let client_key = ended.client_key();
     let held = held(&client_key, table)?.ok_or(Reject::UnknownSession)?;
-    if !supersedes(ended.owner, ended.generation, &held) {
+    if !supersedes(circumstances.sender, ended.generation, &held) {
         return Err(Reject::Stale);
     }
     table.remove(&client_key);
@@ -104,11 +99,8 @@ fn refresh<L>(
     circumstances: &Circumstances<'_, L>,
     table: &mut impl RemoteTable,
 ) -> Result<(), Reject> {
-    if refreshed.owner != circumstances.sender {
-        return Err(Reject::NotOwner);
-    }
     let held = held(&refreshed.client_key(), table)?.ok_or(Reject::UnknownSession)?;
-    if !supersedes(refreshed.owner, refreshed.generation, &held) {
+    if !supersedes(circumstances.sender, refreshed.generation, &held) {
         return Err(Reject::Stale);
     }
     // A refresh says that a session is in use, whatever else is known of it: it can only make it younger and further on.
@@ -116,7 +108,7 @@ fn refresh<L>(
     let seen =
         ageing::last_seen(refreshed.state, refreshed.remaining_ms, circumstances.timeouts, circumstances.now);
     table.update(&Session {
-        owner: refreshed.owner,
+        owner: circumstances.sender,
         generation: refreshed.generation,
         state: if claimed { refreshed.state } else { merge(refreshed.state, held.state) },
         last_seen: seen.max(held.last_seen),
@@ -167,7 +159,7 @@ fn session_of<L>(reported: &Reported, circumstances: &Circumstances<'_, L>) -> S
         vip: reported.vip,
         local: reported.local,
         server: reported.server,
-        owner: reported.owner,
+        owner: circumstances.sender,
         generation: reported.generation,
         state: reported.state,
         last_seen: ageing::last_seen(

@@ -4,8 +4,10 @@
 //!
 //! - [`event`]: what a worker tells its node's secondary.
 //! - [`wire`]: what secondaries tell each other, as bytes.
+//! - [`seal`]: what keeps that from others' eyes and hands.
 //! - [`sender`]: events in, datagrams out.
 //! - [`receiver`]: datagrams in, table writes out.
+//! - [`protocol`]: all of it together: what is believed, repaired, aged and claimed.
 //! - [`state`]: what a restarted secondary must know to go on, in shared memory.
 
 mod address;
@@ -15,14 +17,17 @@ pub mod event;
 #[cfg(test)]
 mod fixture;
 mod position;
+pub mod protocol;
 pub mod receiver;
 mod reject;
 pub mod remote;
 pub mod roster;
+pub mod seal;
 pub mod sender;
-pub mod state;
 #[cfg(test)]
-mod tests;
+mod sim;
+pub mod state;
+pub mod tables;
 pub mod wire;
 
 pub use position::{Arrival, StreamPosition, WINDOW};

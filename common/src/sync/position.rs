@@ -1,13 +1,15 @@
 //! The position of a stream: how far it was received, and which of the last numbers.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Reject;
 
 /// Sequence numbers behind the highest whose arrival is remembered one by one.
-pub const WINDOW: u64 = 64;
+pub const WINDOW: u64 = 1024;
+
+const WORDS: usize = WINDOW as usize / 64;
 
 /// How far a stream was received.
 #[derive(FromBytes, IntoBytes)]
@@ -15,11 +17,13 @@ pub const WINDOW: u64 = 64;
 pub struct StreamPosition {
     /// The highest sequence number received; 0 before the first.
     highest: AtomicU64,
-    /// Bit `s % 64` says whether `s` was received, for the 64 numbers up to `highest` (RFC 6479, with one block).
-    received: AtomicU64,
+    /// Nothing up to this number is missing: nobody listened then, or it was given up.
+    settled: AtomicU64,
+    /// Bit `s % WINDOW` says whether `s` was received, for the `WINDOW` numbers up to `highest` (RFC 6479).
+    received: [AtomicU64; WORDS],
 }
 
-const _: () = assert!(size_of::<StreamPosition>() == 16);
+const _: () = assert!(size_of::<StreamPosition>() == 16 + 8 * WORDS);
 
 /// How a datagram arrived that was not received before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +40,11 @@ pub enum Arrival {
 impl StreamPosition {
     /// The position of a stream that was never heard.
     pub const fn new() -> StreamPosition {
-        StreamPosition { highest: AtomicU64::new(0), received: AtomicU64::new(0) }
+        StreamPosition {
+            highest: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            received: [const { AtomicU64::new(0) }; WORDS],
+        }
     }
 
     /// The highest sequence number received; 0 before the first.
@@ -46,7 +54,10 @@ impl StreamPosition {
 
     /// Makes it the position of a stream that was never heard.
     pub fn forget(&self) {
-        self.received.store(0, Ordering::Relaxed);
+        for word in &self.received {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.settled.store(0, Ordering::Relaxed);
         self.highest.store(0, Ordering::Relaxed);
     }
 
@@ -54,35 +65,85 @@ impl StreamPosition {
     ///
     /// The first number opens the window where it is: what came before is no gap, for nobody was listening.
     ///
-    /// Killed between the two stores, the window may take up to 64 late numbers for new or for old; records are safe to
-    /// apply twice and a lost one is found by its gap or its session's digest.
+    /// Killed between the stores, the window takes late numbers for received which are not, never the other way round: what
+    /// was received is not received again, and what is missing is found by its gap or its session's digest.
     ///
     /// # Errors
     /// `Duplicate` or `TooOld`; nothing has changed then.
     pub fn accept(&self, sequence: u64) -> Result<Arrival, Reject> {
         let highest = self.highest();
-        let received = self.received.load(Ordering::Relaxed);
-        let bit = 1 << (sequence % WINDOW);
         if sequence > highest {
             let ahead = sequence - highest;
-            let passed = if ahead >= WINDOW {
-                !0
-            } else {
-                ((1 << ahead) - 1u64).rotate_left(((highest + 1) % WINDOW) as u32)
-            };
-            self.received.store(received & !passed | bit, Ordering::Relaxed);
+            if highest == 0 {
+                self.settled.store(sequence - 1, Ordering::Relaxed);
+            }
+            // In this order: see above. Only the compiler could do it in another that a killed process shows.
             self.highest.store(sequence, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            for passed in highest + 1 + (ahead - 1).saturating_sub(WINDOW)..sequence {
+                self.mark(passed, false);
+            }
+            self.mark(sequence, true);
             return Ok(Arrival::InOrder { gap: if highest == 0 { 0 } else { ahead - 1 } });
         }
         if highest - sequence >= WINDOW {
             return Err(Reject::TooOld);
         }
-        if received & bit != 0 {
+        if self.is_marked(sequence) {
             return Err(Reject::Duplicate);
         }
-        self.received.store(received | bit, Ordering::Relaxed);
+        self.mark(sequence, true);
         Ok(Arrival::Late)
     }
+
+    /// The runs of numbers that were skipped and have neither come since nor been given up, oldest first, as first number and
+    /// count. Bounded by the window.
+    pub fn missing(&self) -> impl Iterator<Item = (u64, u16)> + use<'_> {
+        let highest = self.highest();
+        let mut next =
+            self.settled.load(Ordering::Relaxed).max(highest.saturating_sub(WINDOW)).saturating_add(1);
+        std::iter::from_fn(move || {
+            while next < highest && self.is_marked(next) {
+                next += 1;
+            }
+            let first = next;
+            while next < highest && !self.is_marked(next) {
+                next += 1;
+            }
+            (next > first).then_some((first, (next - first) as u16))
+        })
+    }
+
+    /// Whether nothing is missing up to the highest number.
+    pub fn is_whole(&self) -> bool {
+        self.missing().next().is_none()
+    }
+
+    /// Gives up what is missing up to a number; how many there were.
+    pub fn give_up(&self, up_to: u64) -> u64 {
+        let up_to = up_to.min(self.highest());
+        let given_up = self.missing().map(|(first, count)| {
+            (first + u64::from(count)).min(up_to.saturating_add(1)).saturating_sub(first)
+        });
+        let given_up = given_up.sum();
+        self.settled.store(self.settled.load(Ordering::Relaxed).max(up_to), Ordering::Relaxed);
+        given_up
+    }
+
+    fn is_marked(&self, sequence: u64) -> bool {
+        let (word, bit) = place_of(sequence);
+        self.received[word].load(Ordering::Relaxed) & bit != 0
+    }
+
+    fn mark(&self, sequence: u64, received: bool) {
+        let (word, bit) = place_of(sequence);
+        let before = self.received[word].load(Ordering::Relaxed);
+        self.received[word].store(if received { before | bit } else { before & !bit }, Ordering::Relaxed);
+    }
+}
+
+fn place_of(sequence: u64) -> (usize, u64) {
+    ((sequence % WINDOW / 64) as usize, 1 << (sequence % 64))
 }
 
 impl Default for StreamPosition {
@@ -112,13 +173,32 @@ mod tests {
         let position = StreamPosition::new();
         assert_eq!(position.accept(1), Ok(Arrival::InOrder { gap: 0 }));
         assert_eq!(position.accept(1), Err(Reject::Duplicate));
-        assert_eq!(position.accept(65), Ok(Arrival::InOrder { gap: 63 }));
+        assert_eq!(position.accept(WINDOW + 1), Ok(Arrival::InOrder { gap: WINDOW - 1 }));
         assert_eq!(position.accept(2), Ok(Arrival::Late));
         assert_eq!(position.accept(2), Err(Reject::Duplicate));
         assert_eq!(position.accept(1), Err(Reject::TooOld));
-        assert_eq!(position.accept(1000), Ok(Arrival::InOrder { gap: 934 }));
-        assert_eq!(position.accept(937), Ok(Arrival::Late));
-        assert_eq!(position.accept(936), Err(Reject::TooOld));
+        assert_eq!(position.accept(9 * WINDOW), Ok(Arrival::InOrder { gap: 8 * WINDOW - 2 }));
+        assert_eq!(position.accept(8 * WINDOW + 1), Ok(Arrival::Late));
+        assert_eq!(position.accept(8 * WINDOW), Err(Reject::TooOld));
+    }
+
+    #[test]
+    fn a_kill_between_the_two_stores_lets_nothing_in_twice() {
+        for (received, next) in
+            (1..3 * WINDOW).step_by(7).flat_map(|next| [(next / 2, next), (next.saturating_sub(1), next)])
+        {
+            let position = StreamPosition::new();
+            let numbers: Vec<u64> = (1..=received).filter(|number| number % 3 != 0).collect();
+            for number in &numbers {
+                position.accept(*number).unwrap();
+            }
+            // The first of the two stores of `accept(next)`, and no more: it was not applied either.
+            position.highest.store(next.max(position.highest()), Ordering::Relaxed);
+
+            for number in numbers {
+                assert!(position.accept(number).is_err(), "{number} of {received}, then {next}");
+            }
+        }
     }
 
     #[test]
@@ -126,12 +206,38 @@ mod tests {
         let position = StreamPosition::new();
         assert_eq!(position.accept(u64::MAX), Ok(Arrival::InOrder { gap: 0 }));
         assert_eq!(position.accept(u64::MAX), Err(Reject::Duplicate));
-        assert_eq!(position.accept(u64::MAX - 63), Ok(Arrival::Late));
+        assert_eq!(position.accept(u64::MAX - (WINDOW - 1)), Ok(Arrival::Late));
+    }
+
+    #[test]
+    fn what_was_skipped_is_missing_until_it_comes_or_is_given_up() {
+        let position = StreamPosition::new();
+        for sequence in [10, 11, 14, 15, 18] {
+            position.accept(sequence).unwrap();
+        }
+        assert_eq!(position.missing().collect::<Vec<_>>(), [(12, 2), (16, 2)]);
+        position.accept(13).unwrap();
+        position.accept(16).unwrap();
+        assert_eq!(position.missing().collect::<Vec<_>>(), [(12, 1), (17, 1)]);
+        assert_eq!(position.give_up(15), 1);
+        assert_eq!(position.missing().collect::<Vec<_>>(), [(17, 1)]);
+        assert!(!position.is_whole());
+        position.accept(17).unwrap();
+        assert!(position.is_whole());
+        assert_eq!(position.accept(12), Ok(Arrival::Late), "given up, but welcome");
+    }
+
+    #[test]
+    fn what_fell_out_of_the_window_is_not_missing() {
+        let position = StreamPosition::new();
+        position.accept(1).unwrap();
+        position.accept(5 * WINDOW).unwrap();
+        assert_eq!(position.missing().collect::<Vec<_>>(), [(4 * WINDOW + 1, WINDOW as u16 - 1)]);
     }
 
     proptest! {
         #[test]
-        fn window_accepts_every_number_exactly_once(start in 1u64..1 << 60, steps in proptest::collection::vec(0u64..200, 1..300)) {
+        fn window_accepts_every_number_exactly_once(start in 1u64..1 << 60, steps in proptest::collection::vec(0u64..3000, 1..300)) {
             let position = StreamPosition::new();
             let mut seen = HashSet::new();
             let mut highest = 0;

@@ -7,8 +7,9 @@ use super::apply::{Circumstances, apply};
 use super::position::Arrival;
 use super::remote::RemoteTable;
 use super::roster::{Identity, Roster};
+use super::seal::Opener;
 use super::state::{PeerState, SyncState};
-use super::wire::{Body, Header, records};
+use super::wire::{Body, Header, Reader};
 use crate::config::Timeouts;
 use crate::counter::{Counter, CounterBlock};
 use crate::flow::FlowKey;
@@ -28,8 +29,12 @@ pub struct Receiver<'a, R> {
     identity: Identity,
     roster: R,
     timeouts: Timeouts,
+    opener: Opener,
+    /// The records of the datagram that was opened last.
+    opened: Vec<u8>,
     state: &'a SyncState,
     counters: &'a CounterBlock,
+    reader: Reader,
 }
 
 impl<'a, R: Roster> Receiver<'a, R> {
@@ -38,10 +43,12 @@ impl<'a, R: Roster> Receiver<'a, R> {
         identity: Identity,
         roster: R,
         timeouts: Timeouts,
+        opener: Opener,
         state: &'a SyncState,
         counters: &'a CounterBlock,
     ) -> Receiver<'a, R> {
-        Receiver { identity, roster, timeouts, state, counters }
+        let (opened, reader) = (Vec::new(), Reader::new());
+        Receiver { identity, roster, timeouts, opener, opened, state, counters, reader }
     }
 
     /// Takes one datagram: the UDP payload of a packet from `source` to this secondary's address and port, whose checksum
@@ -60,9 +67,13 @@ impl<'a, R: Roster> Receiver<'a, R> {
     ) -> Result<Received, Reject> {
         self.counters.add(Counter::SyncRxDatagrams, 1);
         self.counters.add(Counter::SyncRxBytes, datagram.len() as u64);
-        let admitted = self.admit(source, datagram, now);
+        let believed = self.admit(source, datagram).and_then(|header| {
+            let bytes = self.opener.open(&header, datagram, &mut self.opened)?;
+            let (peer, arrival) = place(self.state, &header, now)?;
+            Ok((header, bytes, peer, arrival))
+        });
         let (header, bytes, peer, arrival) =
-            admitted.inspect_err(|reject| self.counters.add(reject.counter(), 1))?;
+            believed.inspect_err(|reject| self.counters.add(reject.counter(), 1))?;
         match arrival {
             Arrival::InOrder { gap } => self.counters.add(Counter::SyncRxGaps, gap),
             Arrival::Late => self.counters.add(Counter::SyncRxLate, 1),
@@ -75,11 +86,13 @@ impl<'a, R: Roster> Receiver<'a, R> {
             is_local,
         };
         let mut received = Received::default();
-        for record in records(bytes) {
+        for record in self.reader.records(bytes) {
             match record.and_then(|record| apply(&record.body, &circumstances, table).map(|()| record)) {
                 Ok(record) => {
                     received.applied += 1;
-                    self.counters.add(applied_counter(&record.body), 1);
+                    if let Some(counter) = applied_counter(&record.body) {
+                        self.counters.add(counter, 1);
+                    }
                     self.counters.add(Counter::SyncSkippedExtensions, u64::from(record.extensions_skipped));
                 }
                 Err(reject) => {
@@ -93,14 +106,9 @@ impl<'a, R: Roster> Receiver<'a, R> {
         Ok(received)
     }
 
-    /// Decides whether to listen to a datagram at all. Nothing is remembered of a sender that is no member.
-    fn admit<'d>(
-        &self,
-        source: IpAddr,
-        datagram: &'d [u8],
-        now: Millis,
-    ) -> Result<(Header, &'d [u8], &'a PeerState, Arrival), Reject> {
-        let (header, records) = Header::decode(datagram)?;
+    /// Decides, by what stands in the clear, whether to listen to a datagram at all.
+    fn admit(&self, source: IpAddr, datagram: &[u8]) -> Result<Header, Reject> {
+        let (header, _) = Header::decode(datagram)?;
         if header.cluster != self.identity.cluster {
             return Err(Reject::Cluster);
         }
@@ -110,21 +118,34 @@ impl<'a, R: Roster> Receiver<'a, R> {
         if !self.roster.is_member(header.node, header.numa, source.to_canonical()) {
             return Err(Reject::Member);
         }
+        if header.to.is_some_and(|to| to != (self.identity.node, self.identity.numa)) {
+            return Err(Reject::Addressee);
+        }
         if header.membership_epoch != 0 {
             return Err(Reject::MembershipEpoch);
         }
-        let peer = self.state.peer(header.node, header.numa, now)?;
-        let arrival = peer
-            .accept(header.boot_epoch, header.stream, header.sequence, now)
-            .inspect_err(|_| peer.add_rejects(1))?;
-        Ok((header, records, peer, arrival))
+        // Once more when it was opened. Here it saves deriving a key.
+        if header.boot_epoch < self.state.boot_epoch_of(header.node, header.numa) {
+            return Err(Reject::Epoch);
+        }
+        Ok(header)
     }
 }
 
-fn applied_counter(body: &Body) -> Counter {
+/// Decides whether a datagram that was opened is news, and remembers it. Nothing is remembered of others.
+fn place<'a>(state: &'a SyncState, header: &Header, now: Millis) -> Result<(&'a PeerState, Arrival), Reject> {
+    let peer = state.peer(header.node, header.numa, now)?;
+    let arrival = peer
+        .accept(header.boot_epoch, header.stream, header.sequence, now)
+        .inspect_err(|_| peer.add_rejects(1))?;
+    Ok((peer, arrival))
+}
+
+fn applied_counter(body: &Body) -> Option<Counter> {
     match body {
-        Body::Upsert(_) => Counter::SyncRxUpserts,
-        Body::Delete(_) => Counter::SyncRxDeletes,
-        Body::Refresh(_) => Counter::SyncRxRefreshes,
+        Body::Upsert(_) => Some(Counter::SyncRxUpserts),
+        Body::Delete(_) => Some(Counter::SyncRxDeletes),
+        Body::Refresh(_) => Some(Counter::SyncRxRefreshes),
+        _ => None,
     }
 }

@@ -41,8 +41,18 @@ rejects! {
     OwnNode => SyncRejectOwnNode;
     /// The sender is no member, or its address is not the member's.
     Member => SyncRejectMember;
+    /// Meant for another secondary.
+    Addressee => SyncRejectAddressee;
     /// The sender's membership epoch is of another kind than ours.
     MembershipEpoch => SyncRejectMembershipEpoch;
+    /// In the clear, but this node wants datagrams sealed.
+    Unsealed => SyncRejectUnsealed;
+    /// Sealed, but this node has no keys.
+    Sealed => SyncRejectSealed;
+    /// Sealed with a key of a number that this node's key file does not have.
+    KeyUnknown => SyncRejectKeyUnknown;
+    /// The tag is wrong: another key of that number, or bytes that somebody changed.
+    Tag => SyncRejectTag;
     /// No room for another sender's position.
     PeersFull => SyncRejectPeersFull;
     /// The sender's boot epoch is older than one already seen.
@@ -53,18 +63,24 @@ rejects! {
     TooOld => SyncRejectTooOld;
     /// Record length runs past the datagram. Nothing after it can be read.
     RecordLength => SyncRejectRecordLength;
+    /// Length of a record that does not suit its type.
+    RecordSize => SyncRejectRecordSize;
     /// Unknown record that must be understood.
     RecordType => SyncRejectRecordType;
     /// Record field out of its range.
     RecordField => SyncRejectRecordField;
     /// Unknown extension that must be understood.
     Extension => SyncRejectExtension;
+    /// Dictionary entry that means nothing, or one more than a dictionary holds.
+    DictionaryEntry => SyncRejectDictionaryEntry;
+    /// Record that refers to a dictionary entry which is not there, or means nothing.
+    Reference => SyncRejectReference;
     /// Unknown record that may be skipped.
     SkippedRecord => SyncSkippedRecords;
     /// Older than what the table has.
     Stale => SyncRejectStale;
-    /// The record's owner is not the sender.
-    NotOwner => SyncRejectNotOwner;
+    /// The session has ended a short while ago, with this generation or a later one.
+    Ended => SyncRejectEnded;
     /// Delete or refresh of a session that is not in the table.
     UnknownSession => SyncRejectUnknownSession;
     /// The remote table is full.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::ageing;
 use super::event::{Event, EventKind};
 use super::roster::Identity;
+use super::seal::Sealer;
 use super::state::SyncState;
 use super::wire::{BatchWriter, Body, Ended, Header, PushError, Refreshed, Reported, STREAMS_MAX, StreamId};
 use crate::config::Timeouts;
@@ -63,15 +64,22 @@ pub struct Sender<'a> {
     state: &'a SyncState,
     counters: &'a CounterBlock,
     boot_epoch: u64,
+    sealer: Sealer,
     streams: [Stream; STREAMS_MAX],
 }
 
 impl<'a> Sender<'a> {
     /// A sender that goes on where `state` says. [`SyncState::begin`] was called before. `counters` is this thread's block.
-    pub fn new(config: SenderConfig, state: &'a SyncState, counters: &'a CounterBlock) -> Sender<'a> {
-        let stream = || Stream { batch: BatchWriter::new(config.payload_max), opened: Micros(0) };
+    pub fn new(
+        config: SenderConfig,
+        sealer: Sealer,
+        state: &'a SyncState,
+        counters: &'a CounterBlock,
+    ) -> Sender<'a> {
+        let records_max = config.payload_max.saturating_sub(sealer.overhead_bytes());
+        let stream = || Stream { batch: BatchWriter::new(records_max), opened: Micros(0) };
         let streams = std::array::from_fn(|_| stream());
-        Sender { boot_epoch: state.boot_epoch(), config, state, counters, streams }
+        Sender { boot_epoch: state.boot_epoch(), config, state, counters, sealer, streams }
     }
 
     /// Adds an event to a stream's datagram, which is sent when it is full or [`flush_due`](Sender::flush_due).
@@ -136,15 +144,24 @@ impl<'a> Sender<'a> {
             return;
         }
         let identity = &self.config.identity;
-        let payload = batch.seal(&Header {
+        let header = Header {
             cluster: identity.cluster,
             node: identity.node,
             numa: identity.numa,
+            key: self.sealer.key(),
+            to: None,
             stream,
             boot_epoch: self.boot_epoch,
             sequence: self.state.take_sequence(stream),
             membership_epoch: 0,
-        });
+        };
+        let payload = batch.datagram_mut(&header);
+        if self.sealer.seal(&header, payload).is_err() {
+            // Its place was used before. The next number is taken then, and this one's records are found missing.
+            self.counters.add(Counter::SyncTxUnsealed, 1);
+            batch.clear();
+            return;
+        }
         for peer in &self.config.peers {
             match out.transmit(*peer, payload) {
                 Transmission::Sent => {
@@ -161,7 +178,7 @@ impl<'a> Sender<'a> {
 
 fn sent_counter(kind: EventKind) -> Counter {
     match kind {
-        EventKind::Upsert => Counter::SyncTxUpserts,
+        EventKind::Upsert | EventKind::Claim => Counter::SyncTxUpserts,
         EventKind::Delete => Counter::SyncTxDeletes,
         EventKind::Refresh => Counter::SyncTxRefreshes,
     }
@@ -169,15 +186,13 @@ fn sent_counter(kind: EventKind) -> Counter {
 
 /// What peers are told of an event.
 fn body_of(event: &Event, timeouts: &Timeouts, now: Millis) -> Body {
-    let Session { owner, generation, state, client, vip, local, server, .. } = event.session;
+    let Session { generation, state, client, vip, local, server, .. } = event.session;
     let remaining_ms = ageing::remaining_ms(&event.session, timeouts, now);
     match event.kind {
-        EventKind::Upsert => {
-            Body::Upsert(Reported { owner, generation, state, remaining_ms, client, vip, local, server })
+        EventKind::Upsert | EventKind::Claim => {
+            Body::Upsert(Reported { generation, state, remaining_ms, client, vip, local, server })
         }
-        EventKind::Delete => Body::Delete(Ended { owner, generation, state, client, vip }),
-        EventKind::Refresh => {
-            Body::Refresh(Refreshed { owner, generation, state, remaining_ms, client, vip })
-        }
+        EventKind::Delete => Body::Delete(Ended { generation, state, client, vip }),
+        EventKind::Refresh => Body::Refresh(Refreshed { generation, state, remaining_ms, client, vip }),
     }
 }

@@ -3,10 +3,11 @@
 //! ```text
 //! 0      boot epoch of this sender (u64)
 //! 8      last sequence number used, per stream (4 × u64)
-//! 40     0 (3 × u64)
-//! 64     512 peers, 128 bytes each:
+//! 40     1 once this node was ready, since the file was made (u64)
+//! 48     0 (2 × u64)
+//! 64     512 peers, 640 bytes each:
 //!          0  identity (u32): node | numa << 16; 0 if the slot is free
-//!          4  0 (u32)
+//!          4  1 once the peer has given back what it held of this node's sessions; 2 once it says that it has back its own (u32)
 //!          8  boot epoch of the peer (u64)
 //!         16  last heard, ms of this machine's monotonic clock (u64)
 //!         24  datagrams accepted (u64)
@@ -14,19 +15,21 @@
 //!         40  sequence numbers skipped (u64)
 //!         48  datagrams late (u64)
 //!         56  datagrams and records rejected (u64)
-//!         64  per stream: highest sequence (u64), received (u64) (4 × 16 bytes)
+//!         64  per stream: highest sequence (u64), settled up to (u64), received (16 × u64) (4 × 144 bytes)
+//! then   the retransmission ring; see `protocol::retransmit`
 //! ```
 //!
 //! Everything is in the machine's byte order and valid when zero. One writer: the secondary that holds the NUMA node's lock.
 //! Anyone may read. Whatever values a dead writer left, no operation here panics, and none reuses a sequence number.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::Reject;
 use super::position::{Arrival, StreamPosition};
+use super::protocol::retransmit::ring_words;
 use super::wire::{STREAMS_MAX, StreamId};
 use crate::id::{NodeId, NumaId};
 use crate::shm::header::{FileKind, FileSpec, HEADER_BYTES};
@@ -37,6 +40,10 @@ use crate::time::Millis;
 /// Senders whose positions can be kept: 64 nodes with 8 NUMA nodes each.
 pub const PEERS_MAX: usize = 512;
 
+/// Bits of [`PeerState::returned`].
+const GAVE_BACK: u32 = 1;
+const HAS_ITS_OWN: u32 = 2;
+
 /// Silence after which a sender's slot may be given to another, if no slot is free. Milliseconds.
 const SLOT_REUSE_MS: u64 = 3_600_000;
 
@@ -46,7 +53,8 @@ const SLOT_REUSE_MS: u64 = 3_600_000;
 pub struct SyncState {
     boot_epoch: AtomicU64,
     last_sequence: [AtomicU64; STREAMS_MAX],
-    reserved: [AtomicU64; 3],
+    was_ready: AtomicU64,
+    reserved: [AtomicU64; 2],
     peers: [PeerState; PEERS_MAX],
 }
 
@@ -55,7 +63,7 @@ pub struct SyncState {
 #[repr(C, align(64))]
 pub struct PeerState {
     identity: AtomicU32,
-    reserved: AtomicU32,
+    returned: AtomicU32,
     boot_epoch: AtomicU64,
     last_heard_ms: AtomicU64,
     datagrams: AtomicU64,
@@ -67,23 +75,24 @@ pub struct PeerState {
 }
 
 const _: () = {
-    assert!(size_of::<PeerState>() == 128 && align_of::<PeerState>() == 64);
+    assert!(size_of::<PeerState>() == 640 && align_of::<PeerState>() == 64);
     assert!(std::mem::offset_of!(PeerState, rejects) == 56);
     assert!(std::mem::offset_of!(PeerState, streams) == 64);
     assert!(std::mem::offset_of!(SyncState, last_sequence) == 8);
     assert!(std::mem::offset_of!(SyncState, peers) == 64);
-    assert!(size_of::<SyncState>() == 64 + 128 * PEERS_MAX);
+    assert!(size_of::<SyncState>() == 64 + 640 * PEERS_MAX);
 };
 
 // SAFETY: `repr(C)`, of a fixed size, atomics only: `PeerState` and `StreamPosition` are so too.
 unsafe impl Shared for SyncState {}
 
-/// What the file is to be.
-pub const fn spec() -> FileSpec {
+/// What the file is to be, for datagrams of at most this many bytes.
+pub const fn spec(datagram_bytes_max: usize) -> FileSpec {
+    let words = ring_words(datagram_bytes_max);
     FileSpec {
         kind: FileKind::SyncState,
-        geometry: [PEERS_MAX as u64, STREAMS_MAX as u64, 0, 0],
-        bytes: HEADER_BYTES + size_of::<SyncState>() as u64,
+        geometry: [PEERS_MAX as u64, STREAMS_MAX as u64, words, 0],
+        bytes: HEADER_BYTES + size_of::<SyncState>() as u64 + 8 * words,
     }
 }
 
@@ -91,8 +100,18 @@ pub const fn spec() -> FileSpec {
 ///
 /// # Errors
 /// The file exists or cannot be made.
-pub fn create(path: &Path) -> Result<(), RegionError> {
-    Region::create(path, &spec()).map(drop)
+pub fn create(path: &Path, datagram_bytes_max: usize) -> Result<(), RegionError> {
+    Region::create(path, &spec(datagram_bytes_max)).map(drop)
+}
+
+/// Maps the words of the retransmission ring.
+///
+/// # Errors
+/// There is no such file, or it is not one of this build's.
+pub fn attach_ring(path: &Path) -> Result<Mapped<[AtomicU64]>, RegionError> {
+    let region = Region::open(path, FileKind::SyncState)?;
+    let [_, _, words, _] = region.header().geometry();
+    Mapped::slice(&region, HEADER_BYTES + size_of::<SyncState>() as u64, words)
 }
 
 /// Maps the state. The secondary that writes it holds its NUMA node's lock.
@@ -151,9 +170,19 @@ impl SyncState {
         SyncState {
             boot_epoch: AtomicU64::new(0),
             last_sequence: zeros(),
+            was_ready: AtomicU64::new(0),
             reserved: zeros(),
             peers: [const { PeerState::new() }; PEERS_MAX],
         }
+    }
+
+    /// Forgets everything, as the loss of the file does.
+    #[cfg(test)]
+    pub fn wipe(&self) {
+        self.boot_epoch.store(0, Ordering::Relaxed);
+        self.was_ready.store(0, Ordering::Relaxed);
+        self.last_sequence.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        self.peers.iter().for_each(|peer| peer.take(0));
     }
 
     /// Begins or resumes this sender's life, and returns its boot epoch.
@@ -183,12 +212,31 @@ impl SyncState {
         let word = &self.last_sequence[stream.index()];
         let sequence = word.load(Ordering::Relaxed).wrapping_add(1).max(1);
         word.store(sequence, Ordering::Relaxed);
+        // Only this process's death comes between the store and what follows: the machine keeps what was executed, so it is the
+        // compiler alone that must not do it later.
+        compiler_fence(Ordering::SeqCst);
         sequence
+    }
+
+    /// Sets the last sequence number that was used of a stream, as a damaged or restored state would have it.
+    #[cfg(test)]
+    pub(super) fn set_last_sequence(&self, stream: StreamId, sequence: u64) {
+        self.last_sequence[stream.index()].store(sequence, Ordering::Relaxed);
     }
 
     /// The last sequence number that was used of a stream; 0 if none was.
     pub fn last_sequence(&self, stream: StreamId) -> u64 {
         self.last_sequence[stream.index()].load(Ordering::Relaxed)
+    }
+
+    /// Notes that this node holds what all members have.
+    pub fn set_was_ready(&self) {
+        self.was_ready.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether this node has held what all members have, since the file was made.
+    pub fn was_ready(&self) -> bool {
+        self.was_ready.load(Ordering::Relaxed) != 0
     }
 
     /// The slot of a sender; one is taken for it if it has none.
@@ -210,6 +258,13 @@ impl SyncState {
         Ok(peer)
     }
 
+    /// The highest boot epoch that was accepted of a sender; 0 of one that was never heard.
+    pub fn boot_epoch_of(&self, node: NodeId, numa: NumaId) -> u64 {
+        let identity = PeerState::identity_of(node, numa);
+        let known = self.peers.iter().find(|peer| peer.identity.load(Ordering::Relaxed) == identity);
+        known.map_or(0, |peer| peer.boot_epoch.load(Ordering::Relaxed))
+    }
+
     /// What is known of every sender.
     pub fn peers(&self) -> impl Iterator<Item = PeerSnapshot> + use<'_> {
         self.peers.iter().filter_map(PeerState::snapshot)
@@ -226,7 +281,7 @@ impl PeerState {
     const fn new() -> PeerState {
         PeerState {
             identity: AtomicU32::new(0),
-            reserved: AtomicU32::new(0),
+            returned: AtomicU32::new(0),
             boot_epoch: AtomicU64::new(0),
             last_heard_ms: AtomicU64::new(0),
             datagrams: AtomicU64::new(0),
@@ -246,6 +301,7 @@ impl PeerState {
     fn take(&self, identity: u32) {
         self.identity.store(0, Ordering::Relaxed);
         self.forget_positions();
+        self.returned.store(0, Ordering::Relaxed);
         for word in [
             &self.boot_epoch,
             &self.last_heard_ms,
@@ -288,6 +344,7 @@ impl PeerState {
         if boot_epoch > known {
             // Positions first: killed in between, the new life's low numbers must not look too old.
             self.forget_positions();
+            self.returned.fetch_and(!HAS_ITS_OWN, Ordering::Relaxed);
             self.boot_epoch.store(boot_epoch, Ordering::Relaxed);
         }
         let arrival = self.streams[stream.index()].accept(sequence)?;
@@ -298,6 +355,37 @@ impl PeerState {
             Arrival::Late => add(&self.late, 1),
         }
         Ok(arrival)
+    }
+
+    /// The sender's position in a stream.
+    pub fn position(&self, stream: StreamId) -> &StreamPosition {
+        &self.streams[stream.index()]
+    }
+
+    /// The boot epoch in which the sender was last heard; 0 if it never was.
+    pub fn boot_epoch(&self) -> u64 {
+        self.boot_epoch.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the peer has given back all that it held of this node's sessions.
+    pub fn set_gave_back(&self) {
+        self.returned.fetch_or(GAVE_BACK, Ordering::Relaxed);
+    }
+
+    /// Whether the peer has given back what it held of this node's sessions, since this node lost them.
+    pub fn gave_back(&self) -> bool {
+        self.returned.load(Ordering::Relaxed) & GAVE_BACK != 0
+    }
+
+    /// Notes that the peer says it has back what this node held of its sessions.
+    pub fn set_has_its_own(&self) {
+        self.returned.fetch_or(HAS_ITS_OWN, Ordering::Relaxed);
+    }
+
+    /// Whether the peer has back, in its present life, what this node held of its sessions: only then does what
+    /// it does not have mean that there is no such session.
+    pub fn has_its_own(&self) -> bool {
+        self.returned.load(Ordering::Relaxed) & HAS_ITS_OWN != 0
     }
 
     /// Adds to the number of this sender's records that were applied.
@@ -385,7 +473,7 @@ mod tests {
     fn the_state_outlives_its_secondary() {
         let directory = tempfile::tempdir().unwrap();
         let path = FileKind::SyncState.path(directory.path(), 0);
-        create(&path).unwrap();
+        create(&path, 1472).unwrap();
         {
             let state = attach(&path).unwrap();
             state.begin(5);

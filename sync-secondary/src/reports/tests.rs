@@ -9,6 +9,7 @@ use baton_common::session::table::TableWriter;
 use baton_common::shm::header::FileKind;
 use baton_common::shm::ring::{self, Producer};
 use baton_common::sync::roster::Identity;
+use baton_common::sync::seal::Sealer;
 use baton_common::sync::sender::{SenderConfig, Transmission};
 use baton_common::sync::state::SyncState;
 use baton_common::sync::wire::{Body, Header, records};
@@ -63,7 +64,7 @@ impl Stage {
             writer: TableWriter::attach(&local, FileKind::LocalTable).unwrap(),
             tables: vec![SessionTable::open_read_only(&local, FileKind::LocalTable).unwrap()],
             reports: Stage::reports(&events, counters),
-            sender: Sender::new(config, state, counters),
+            sender: Sender::new(config, Sealer::off(), state, counters),
             directory,
             counters,
             sent: Vec::new(),

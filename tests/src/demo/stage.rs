@@ -37,6 +37,7 @@ impl Stage {
             clients: 1,
             workers: 1,
             no_sync: !sync,
+            no_seal: false,
             steering: "Auto".into(),
             database,
             bin_dir: bin_dir.map(Path::to_path_buf),

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use baton_common::config::KeyFile;
 use baton_common::counter::Counter::{self, *};
+use baton_common::id::KeyId;
+use baton_common::sync::seal::Keyring;
+use baton_common::sync::wire::HEADER_BYTES;
 
 use crate::counters::Counters;
 use crate::frame::{ETHERNET_BYTES, Fabric, udp};
@@ -19,12 +23,17 @@ const NODE2: &str = "10.2.0.102:7400";
 
 #[test]
 fn root_bad_datagrams_change_only_their_counters_with_steering_in_the_tap() {
-    send_every_kind("TapBpf");
+    send_every_kind("TapBpf", true);
 }
 
 #[test]
 fn root_bad_datagrams_change_only_their_counters_with_steering_in_software() {
-    send_every_kind("Software");
+    send_every_kind("Software", true);
+}
+
+#[test]
+fn root_bad_datagrams_change_only_their_counters_with_security_off() {
+    send_every_kind("Auto", false);
 }
 
 /// Counters that move by themselves, or in one way of steering only.
@@ -47,16 +56,24 @@ struct Conversation {
     peer: Peer,
 }
 
-fn send_every_kind(steering: &str) {
-    let lab = Lab::up(&["--nodes", "2", "--workers", "2", "--steering", steering]);
+fn send_every_kind(steering: &str, sealed: bool) {
+    let mut options = vec!["--nodes", "2", "--workers", "2", "--steering", steering];
+    options.extend((!sealed).then_some("--no-seal"));
+    let lab = Lab::up(&options);
+    assert_eq!(lab.log(1, "sync").contains("sync.security is Off"), !sealed, "security off is warned of");
     lab.kill("n2", &[]);
     lab.run(&["withdraw", "n2"]);
     let fabric = Fabric::open(&lab);
-    let mut talk = Conversation { lab, fabric, peer: Peer::new() };
+    let peer = Peer::new(&lab, sealed);
+    let mut talk = Conversation { lab, fabric, peer };
 
     talk.good();
     talk.headers();
     talk.senders();
+    match sealed {
+        true => talk.seals(),
+        false => talk.seals_nobody_wants(),
+    }
     talk.positions();
     talk.records();
     talk.news();
@@ -157,7 +174,6 @@ impl Conversation {
         self.changes_only("an unknown stream", &changed(5, 9), &[(SyncRejectHeaderField, 1)]);
         self.changes_only("a reserved flag", &changed(6, 1), &[(SyncRejectReserved, 1)]);
         self.changes_only("another reserved flag", &changed(7, 0x80), &[(SyncRejectReserved, 1)]);
-        self.changes_only("the reserved byte", &changed(15, 1), &[(SyncRejectReserved, 1)]);
         self.changes_only("another cluster", &changed(8, 2), &[(SyncRejectCluster, 1)]);
         self.changes_only("another kind of membership", &changed(32, 1), &[(SyncRejectMembershipEpoch, 1)]);
         let mut unnumbered = good.clone();
@@ -185,6 +201,44 @@ impl Conversation {
                 &[(SyncRejectMember, 1)],
             );
         }
+    }
+
+    /// Datagrams that are not sealed as this cluster's are.
+    fn seals(&self) {
+        let news = [upsert(flow(42_000), 5)];
+        let good = self.peer.peek(&news);
+        let changed = |at: usize| {
+            let mut payload = good.clone();
+            payload[at] ^= 0x10;
+            payload
+        };
+        let strangers = KeyFile::generate().expect("random numbers");
+        let mut later = strangers.clone();
+        later.add().expect("random numbers");
+        later.seal_with(KeyId(2)).expect("the second key");
+        let sealed_by = |keys| self.peer.peek_with(Some(&Keyring::new(keys)), &news);
+        let last = good.len() - 1;
+        let cases = [
+            ("another key of that number", sealed_by(&strangers), SyncRejectTag),
+            ("a key that nobody has", sealed_by(&later), SyncRejectKeyUnknown),
+            ("in the clear", self.peer.peek_with(None, &news), SyncRejectUnsealed),
+            ("a record that was changed", changed(HEADER_BYTES), SyncRejectTag),
+            ("a tag that was changed", changed(last), SyncRejectTag),
+            ("another number in the stream", changed(24 + 2), SyncRejectTag),
+            ("a later life", changed(16 + 6), SyncRejectTag),
+            ("without a tag", good[..HEADER_BYTES + 15].to_vec(), SyncRejectTruncated),
+            ("a byte short", good[..last].to_vec(), SyncRejectTag),
+        ];
+        for (what, payload, counter) in cases {
+            self.changes_only(what, &payload, &[(counter, 1)]);
+        }
+    }
+
+    /// A datagram that is sealed, though this cluster's are not.
+    fn seals_nobody_wants(&self) {
+        let keys = Keyring::new(&KeyFile::generate().expect("random numbers"));
+        let sealed = self.peer.peek_with(Some(&keys), &[upsert(flow(42_000), 5)]);
+        self.changes_only("sealed", &sealed, &[(SyncRejectSealed, 1)]);
     }
 
     /// Places in the stream that were passed already.

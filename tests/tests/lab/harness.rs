@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use baton_common::config::KeyFile;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -132,6 +133,11 @@ impl Lab {
     /// The configuration of node `number`.
     pub fn config(&self, number: u16) -> PathBuf {
         self.node_directory(number).join("baton.ron")
+    }
+
+    /// The keys of the lab's nodes.
+    pub fn keys(&self) -> KeyFile {
+        KeyFile::load(&self.directory().join("sync.key")).expect("the lab's key file")
     }
 
     /// Starts one of Baton's programs on node `number` beside those that the lab started, as the lab does; waits for its

@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use baton_common::flow::Endpoint;
 use baton_common::id::{Generation, NodeId, NumaId};
 use baton_common::session::SessionState;
+use baton_common::sync::roster::Identity;
+use baton_common::sync::seal::{Keyring, Sealer};
 use baton_common::sync::wire::{BatchWriter, Body, Header, Reported, StreamId};
+
+use crate::harness::Lab;
 
 /// Where node 2 begins to count. High enough that there are numbers long passed.
 const FIRST: u64 = 1000;
@@ -15,23 +19,30 @@ const BOOT_EPOCH: u64 = 1_000_000;
 pub struct Peer {
     /// The number sent last.
     sequence: u64,
+    /// What it seals with, if it does.
+    keys: Option<Keyring>,
 }
 
 impl Peer {
-    /// A peer that has sent nothing yet.
-    pub fn new() -> Peer {
-        Peer { sequence: FIRST }
+    /// A peer that has sent nothing yet, and seals with the lab's key if the lab is sealed.
+    pub fn new(lab: &Lab, sealed: bool) -> Peer {
+        Peer { sequence: FIRST, keys: sealed.then(|| Keyring::new(&lab.keys())) }
     }
 
     /// The next datagram of the stream, with these records.
     pub fn next(&mut self, records: &[Vec<u8>]) -> Vec<u8> {
         self.sequence += 1;
-        datagram(BOOT_EPOCH, self.sequence, records)
+        self.numbered(0, records)
     }
 
     /// What the next datagram would be; it stays the next one.
     pub fn peek(&self, records: &[Vec<u8>]) -> Vec<u8> {
-        datagram(BOOT_EPOCH, self.sequence + 1, records)
+        self.peek_with(self.keys.as_ref(), records)
+    }
+
+    /// What the next datagram would be, with other keys, or none.
+    pub fn peek_with(&self, keys: Option<&Keyring>, records: &[Vec<u8>]) -> Vec<u8> {
+        datagram(keys, BOOT_EPOCH, self.sequence + 1, records)
     }
 
     /// Leaves numbers out.
@@ -41,26 +52,32 @@ impl Peer {
 
     /// A datagram with the number that is so far behind the last one.
     pub fn numbered(&self, behind: u64, records: &[Vec<u8>]) -> Vec<u8> {
-        datagram(BOOT_EPOCH, self.sequence - behind, records)
+        datagram(self.keys.as_ref(), BOOT_EPOCH, self.sequence - behind, records)
     }
 
     /// The next datagram of a life before this one.
     pub fn of_earlier_life(&self, records: &[Vec<u8>]) -> Vec<u8> {
-        datagram(BOOT_EPOCH - 1, self.sequence + 1, records)
+        datagram(self.keys.as_ref(), BOOT_EPOCH - 1, self.sequence + 1, records)
     }
 }
 
-fn datagram(boot_epoch: u64, sequence: u64, records: &[Vec<u8>]) -> Vec<u8> {
+fn datagram(keys: Option<&Keyring>, boot_epoch: u64, sequence: u64, records: &[Vec<u8>]) -> Vec<u8> {
+    let sender = Identity { cluster: 1, node: NodeId(2), numa: NumaId(0) };
+    // A sealer for each datagram: it would refuse to go back.
+    let mut sealer = keys.map_or_else(Sealer::off, |keys| Sealer::new(keys, sender, boot_epoch));
     let header = Header {
-        cluster: 1,
-        node: NodeId(2),
-        numa: NumaId(0),
+        cluster: sender.cluster,
+        node: sender.node,
+        numa: sender.numa,
+        key: sealer.key(),
         stream: StreamId::CHANGES,
         boot_epoch,
         sequence,
         membership_epoch: 0,
     };
-    [header.encode().to_vec(), records.concat()].concat()
+    let mut datagram = [header.encode().to_vec(), records.concat()].concat();
+    sealer.seal(&header, &mut datagram).expect("a datagram that can be sealed");
+    datagram
 }
 
 /// A session's endpoints.
@@ -160,7 +177,7 @@ pub mod record {
     pub(super) fn encoded(body: Body) -> Vec<u8> {
         let mut batch = BatchWriter::new(1400);
         batch.push(&body).expect("a record that fits");
-        let header = Header::decode(&datagram(1, 1, &[])).expect("a header").0;
-        batch.seal(&header)[HEADER_BYTES..].to_vec()
+        let header = Header::decode(&datagram(None, 1, 1, &[])).expect("a header").0;
+        batch.datagram(&header)[HEADER_BYTES..].to_vec()
     }
 }

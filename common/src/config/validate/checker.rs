@@ -239,21 +239,26 @@ impl Checker {
 
     /// An absolute path of a directory other than `/`, without `.` and `..`.
     pub(super) fn directory(&mut self, path: &FieldPath, text: &str) -> PathBuf {
-        let directory = PathBuf::from(text);
-        let mut components = directory.components();
+        self.absolute(path, text, "a directory", "/run/baton")
+    }
+
+    /// An absolute path of a file, without `.` and `..`.
+    pub(super) fn file(&mut self, path: &FieldPath, text: &str) -> PathBuf {
+        self.absolute(path, text, "a file", "/etc/baton/sync.key")
+    }
+
+    fn absolute(&mut self, path: &FieldPath, text: &str, noun: &str, example: &str) -> PathBuf {
+        let absolute = PathBuf::from(text);
+        let mut components = absolute.components();
         let plain = components.next() == Some(Component::RootDir)
             && components.clone().next().is_some()
             && components.all(|component| matches!(component, Component::Normal(_)));
         if !plain {
-            let expected = "an absolute path of a directory below /, without `..`";
-            self.complain(
-                path,
-                format!("{text:?}"),
-                expected,
-                "write the whole path, for example \"/run/baton\"",
-            );
+            let expected = format!("an absolute path of {noun} below /, without `..`");
+            let remedy = format!("write the whole path, for example \"{example}\"");
+            self.complain(path, format!("{text:?}"), expected, remedy);
         }
-        directory.components().collect()
+        absolute.components().collect()
     }
 
     /// At most so many elements.

@@ -209,10 +209,18 @@ fn services(checker: &mut Checker, at: &FieldPath, raw: Vec<RawService>) -> Vec<
             vip: checker.endpoint(&at.field("vip"), &raw.vip, Role::Vip),
             protocol: raw.protocol,
             scheduler: raw.scheduler,
+            sync_after: sync_after(checker, &at.field("sync_after"), raw.sync_after),
             real_servers: real_servers(checker, &at.field("real_servers"), raw.real_servers),
         }
     };
     raw.into_iter().enumerate().map(service).collect()
+}
+
+fn sync_after(checker: &mut Checker, at: &FieldPath, raw: RawSyncAfter) -> SyncAfter {
+    match raw {
+        RawSyncAfter::Packets(count) => SyncAfter::Packets(checker.number(at, count, 1..=1_000_000)),
+        RawSyncAfter::AgeMs(age) => SyncAfter::AgeMs(checker.number(at, age, 0..=WEEK_MS)),
+    }
 }
 
 fn real_servers(checker: &mut Checker, at: &FieldPath, raw: Vec<RawRealServer>) -> Vec<RealServer> {
@@ -233,6 +241,18 @@ fn sync(checker: &mut Checker, at: &FieldPath, raw: RawSync) -> Sync {
         port: checker.number(&at.field("port"), raw.port, 1..=65_535),
         mtu: checker.number(&at.field("mtu"), raw.mtu, 576..=9000),
         flush_us: checker.number(&at.field("flush_us"), raw.flush_us, 1..=1_000_000),
+        security: match raw.security {
+            RawSecurity::Aead { key_file } => {
+                Security::Aead { key_file: checker.file(&at.field("security").field("key_file"), &key_file) }
+            }
+            RawSecurity::Off => Security::Off,
+        },
+        claim_holdoff_ms: checker.number(&at.field("claim_holdoff_ms"), raw.claim_holdoff_ms, 0..=600_000),
+        digest_ms: checker.number(&at.field("digest_ms"), raw.digest_ms, 100..=60_000),
+        tombstone_ms: checker.number(&at.field("tombstone_ms"), raw.tombstone_ms, 1000..=600_000),
+        tombstones: checker.number(&at.field("tombstones"), raw.tombstones, 1024..=16_777_216),
+        ready_timeout_ms: checker.number(&at.field("ready_timeout_ms"), raw.ready_timeout_ms, 1000..=WEEK_MS),
+        ready_percent: checker.number(&at.field("ready_percent"), raw.ready_percent, 1..=100),
         domains: domains(checker, &at.field("domains"), raw.domains, raw.enabled),
         peers: peers(checker, &at.field("peers"), raw.peers),
     }

@@ -65,6 +65,13 @@ impl TableReader {
         self.change(index, |record| record::set_owner(record, owner, generation));
     }
 
+    /// Makes `to` the owner and generation of a session that has `from`; `false` if it has others by now.
+    #[inline]
+    pub fn claim(&self, index: RecordIndex, from: (NodeId, Generation), to: (NodeId, Generation)) -> bool {
+        let record = self.table.slab.record(index.0).filter(|_| self.registration.is_online());
+        record.is_some_and(|record| record::claim(record, from, to))
+    }
+
     /// Notes when the peers were told of the session.
     #[inline]
     pub fn set_last_sent(&self, index: RecordIndex, now: Millis) {

@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::id::{NodeId, NumaId};
+use crate::id::{KeyId, NodeId, NumaId};
 use crate::sync::Reject;
 
 /// The first four bytes of every datagram: `BATN`.
@@ -13,7 +13,7 @@ pub const MAGIC: [u8; 4] = *b"BATN";
 pub const VERSION: u8 = 1;
 
 /// Bytes of the header.
-pub const HEADER_BYTES: usize = 36;
+pub const HEADER_BYTES: usize = 40;
 
 /// Streams that a sender may have, and whose positions every receiver keeps.
 pub const STREAMS_MAX: usize = 4;
@@ -55,6 +55,10 @@ pub struct Header {
     pub node: NodeId,
     /// The sender's NUMA node: with the node, it names one sync secondary.
     pub numa: NumaId,
+    /// The key that the records are sealed with; `None` if they are in the clear.
+    pub key: Option<KeyId>,
+    /// Whom it is for, node and NUMA node; `None` if every peer gets the same.
+    pub to: Option<(NodeId, NumaId)>,
     /// The stream.
     pub stream: StreamId,
     /// When the sender's sequence numbers began: a later life has a higher number. Not zero.
@@ -74,40 +78,49 @@ struct HeaderLayout {
     stream: u8,
     flags: U16,
     cluster: U32,
+    membership_epoch: U32,
     node: U16,
     numa: u8,
+    key: u8,
+    to_node: U16,
+    to_numa: u8,
     reserved: u8,
     boot_epoch: U64,
     sequence: U64,
-    membership_epoch: U32,
 }
 
 const _: () = {
     assert!(size_of::<HeaderLayout>() == HEADER_BYTES && align_of::<HeaderLayout>() == 1);
     assert!(std::mem::offset_of!(HeaderLayout, cluster) == 8);
-    assert!(std::mem::offset_of!(HeaderLayout, boot_epoch) == 16);
-    assert!(std::mem::offset_of!(HeaderLayout, membership_epoch) == 32);
+    assert!(std::mem::offset_of!(HeaderLayout, node) == 16);
+    assert!(std::mem::offset_of!(HeaderLayout, to_node) == 20);
+    assert!(std::mem::offset_of!(HeaderLayout, boot_epoch) == 24);
+    assert!(std::mem::offset_of!(HeaderLayout, sequence) == 32);
 };
 
 impl Header {
     /// The header as bytes.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let (to_node, to_numa) = self.to.unwrap_or_default();
         zerocopy::transmute!(HeaderLayout {
             magic: MAGIC,
             version: VERSION,
             stream: self.stream.0,
             flags: U16::ZERO,
             cluster: U32::new(self.cluster),
+            membership_epoch: U32::new(self.membership_epoch),
             node: U16::new(self.node.0),
             numa: self.numa.0,
+            key: self.key.unwrap_or_default().0,
+            to_node: U16::new(to_node.0),
+            to_numa: to_numa.0,
             reserved: 0,
             boot_epoch: U64::new(self.boot_epoch),
             sequence: U64::new(self.sequence),
-            membership_epoch: U32::new(self.membership_epoch),
         })
     }
 
-    /// Splits a datagram into its header and its records.
+    /// Splits a datagram into its header and its records, which are still sealed if the header names a key.
     ///
     /// # Errors
     /// The first of `Truncated`, `Magic`, `Version`, `Reserved`, `HeaderField` that applies. Whether the sender is
@@ -128,12 +141,18 @@ impl Header {
             cluster: layout.cluster.get(),
             node: NodeId(layout.node.get()),
             numa: NumaId(layout.numa),
+            key: (layout.key != 0).then_some(KeyId(layout.key)),
+            to: (layout.to_node != U16::ZERO).then(|| (NodeId(layout.to_node.get()), NumaId(layout.to_numa))),
             stream,
             boot_epoch: layout.boot_epoch.get(),
             sequence: layout.sequence.get(),
             membership_epoch: layout.membership_epoch.get(),
         };
-        if header.node.0 == 0 || header.boot_epoch == 0 || header.sequence == 0 {
+        if header.node.0 == 0
+            || header.boot_epoch == 0
+            || header.sequence == 0
+            || header.to.is_none() && layout.to_numa != 0
+        {
             return Err(Reject::HeaderField);
         }
         Ok((header, records))

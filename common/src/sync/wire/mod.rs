@@ -3,25 +3,45 @@
 //! One datagram is decoded on its own: there is no state here, and no byte sequence makes it panic or loop.
 
 mod batch;
+mod body;
+mod control;
+mod dictionary;
+mod entry;
 mod extension;
+mod family;
 #[cfg(test)]
 mod golden;
 mod header;
-mod layout;
+mod hello;
+mod interner;
+mod item;
+mod nack;
+mod news;
+mod query;
+mod range;
+mod reader;
 mod record;
+mod remaining;
+mod runs;
+#[cfg(test)]
+mod tests;
+mod vocabulary;
 
-pub use batch::{BatchWriter, PushError};
+pub use batch::{BatchWriter, DATAGRAM_BYTES_MIN, PushError};
+pub use body::{Body, Record};
 pub use header::{HEADER_BYTES, Header, MAGIC, STREAMS_MAX, StreamId, VERSION};
-pub use record::{Body, Ended, Record, RecordType, Refreshed, Reported, records};
+pub use hello::{Hello, NodeState};
+pub use nack::Nack;
+pub use news::{Ended, Refreshed, Reported};
+pub use query::Sought;
+pub use range::{Credit, RangeBegin, RangeDigest, RangeEnd, RangeId, RangeRequest};
+pub use reader::{Reader, Records};
+pub use record::RecordType;
+pub use remaining::Remaining;
 
-/// Bytes of the shortest record that this version knows, its header included.
-pub const RECORD_BYTES_MIN: usize = 23;
-
-/// Bytes of the longest record that this version writes, its header included.
-pub const RECORD_BYTES_MAX: usize = 87;
-
-/// UDP payload that fits one unfragmented packet of `mtu` bytes to a peer of this address family.
-pub const fn payload_bytes_max(mtu: u16, ipv6: bool) -> usize {
+/// Bytes that a datagram may have so that it fits one unfragmented packet of `mtu` bytes to a peer of this address family.
+/// `overhead` is what encryption adds to it, if anything.
+pub const fn payload_bytes_max(mtu: u16, ipv6: bool, overhead: usize) -> usize {
     let headers = if ipv6 { 40 + 8 } else { 20 + 8 };
-    (mtu as usize).saturating_sub(headers)
+    (mtu as usize).saturating_sub(headers + overhead)
 }

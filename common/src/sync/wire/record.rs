@@ -1,223 +1,144 @@
-//! Records: one session's news each, with owner and generation in every one.
+//! Records: what a datagram consists of after its header. Each has a type, flags, a length, and items of the type's size.
 
 use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::layout;
-use crate::flow::{Endpoint, FlowKey};
-use crate::id::{Generation, NodeId};
-use crate::session::SessionState;
-use crate::sync::Reject;
-use crate::sync::address;
+use super::control::{
+    CreditItem, HelloItem, NackItem, RangeBeginItem, RangeDigestItem, RangeEndItem, RangeRequestItem,
+    SoughtItem,
+};
+use super::item::{DeleteItem, RefreshItem, UpsertItem};
 
 /// Set in a record's flags if a receiver that does not know its type must count it as rejected, not skipped.
-const FLAG_MANDATORY: u8 = 0x01;
+pub(super) const FLAG_MANDATORY: u8 = 0x01;
 
-/// The types of records. The numbers stand on the wire and are never given to another type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum RecordType {
-    /// [`Reported`], IPv4.
-    UpsertV4 = 1,
-    /// [`Reported`], IPv6.
-    UpsertV6 = 2,
-    /// [`Ended`], IPv4.
-    DeleteV4 = 3,
-    /// [`Ended`], IPv6.
-    DeleteV6 = 4,
-    /// [`Refreshed`], IPv4.
-    RefreshV4 = 5,
-    /// [`Refreshed`], IPv6.
-    RefreshV6 = 6,
+/// Set if the upper bits of the items' generations stand before the first item. Without it they are zero.
+pub(super) const FLAG_GENERATION: u8 = 0x02;
+
+/// Set if there is one item only, with extensions behind it.
+pub(super) const FLAG_EXTENDED: u8 = 0x04;
+
+macro_rules! record_types {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $bytes:expr;)+) => {
+        /// The types of records. The numbers stand on the wire and are never given to another type.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum RecordType {
+            $($(#[doc = $doc])+ $name = $number,)+
+        }
+
+        impl RecordType {
+            /// Every type that this version knows.
+            pub const ALL: &[RecordType] = &[$(RecordType::$name),+];
+
+            /// The type with this number, if this version knows it.
+            #[inline]
+            pub const fn from_number(number: u8) -> Option<RecordType> {
+                match number {
+                    $($number => Some(RecordType::$name),)+
+                    _ => None,
+                }
+            }
+
+            /// Bytes of one item; 0 for a dictionary, whose entries vary.
+            #[inline]
+            pub const fn item_bytes(self) -> usize {
+                match self { $(RecordType::$name => $bytes,)+ }
+            }
+        }
+    };
+}
+
+record_types! {
+    /// Dictionary: services, IPv4.
+    ServicesV4 = 1, 0;
+    /// Dictionary: services, IPv6.
+    ServicesV6 = 2, 0;
+    /// Dictionary: real servers, IPv4.
+    ServersV4 = 3, 0;
+    /// Dictionary: real servers, IPv6.
+    ServersV6 = 4, 0;
+    /// Dictionary: local addresses, IPv4.
+    LocalsV4 = 5, 0;
+    /// Dictionary: local addresses, IPv6.
+    LocalsV6 = 6, 0;
+    /// [`Body::Upsert`](super::Body::Upsert), IPv4.
+    UpsertV4 = 16, size_of::<UpsertItem<4>>();
+    /// [`Body::Upsert`](super::Body::Upsert), IPv6.
+    UpsertV6 = 17, size_of::<UpsertItem<16>>();
+    /// [`Body::Delete`](super::Body::Delete), IPv4.
+    DeleteV4 = 18, size_of::<DeleteItem<4>>();
+    /// [`Body::Delete`](super::Body::Delete), IPv6.
+    DeleteV6 = 19, size_of::<DeleteItem<16>>();
+    /// [`Body::Refresh`](super::Body::Refresh), IPv4.
+    RefreshV4 = 20, size_of::<RefreshItem<4>>();
+    /// [`Body::Refresh`](super::Body::Refresh), IPv6.
+    RefreshV6 = 21, size_of::<RefreshItem<16>>();
+    /// [`Body::Hello`](super::Body::Hello).
+    Hello = 32, size_of::<HelloItem>();
+    /// [`Body::RangeDigest`](super::Body::RangeDigest).
+    RangeDigest = 33, size_of::<RangeDigestItem>();
+    /// [`Body::RangeRequest`](super::Body::RangeRequest).
+    RangeRequest = 34, size_of::<RangeRequestItem>();
+    /// [`Body::Credit`](super::Body::Credit).
+    Credit = 35, size_of::<CreditItem>();
+    /// [`Body::RangeBegin`](super::Body::RangeBegin).
+    RangeBegin = 36, size_of::<RangeBeginItem>();
+    /// [`Body::RangeEnd`](super::Body::RangeEnd).
+    RangeEnd = 37, size_of::<RangeEndItem>();
+    /// [`Body::Query`](super::Body::Query), IPv4.
+    QueryV4 = 38, size_of::<SoughtItem<4>>();
+    /// [`Body::Query`](super::Body::Query), IPv6.
+    QueryV6 = 39, size_of::<SoughtItem<16>>();
+    /// [`Body::NotMine`](super::Body::NotMine), IPv4.
+    NotMineV4 = 40, size_of::<SoughtItem<4>>();
+    /// [`Body::NotMine`](super::Body::NotMine), IPv6.
+    NotMineV6 = 41, size_of::<SoughtItem<16>>();
+    /// [`Body::Nack`](super::Body::Nack).
+    Nack = 42, size_of::<NackItem>();
 }
 
 impl RecordType {
-    /// The type with this number, if this version knows it.
-    pub fn from_number(number: u8) -> Option<RecordType> {
-        use RecordType::*;
-        [UpsertV4, UpsertV6, DeleteV4, DeleteV6, RefreshV4, RefreshV6]
-            .into_iter()
-            .find(|known| *known as u8 == number)
+    /// Whether its items are entries that other records refer to.
+    pub(super) const fn is_dictionary(self) -> bool {
+        self.item_bytes() == 0
+    }
+
+    /// Whether its items are news of sessions, which have a generation.
+    pub(super) const fn is_news(self) -> bool {
+        matches!(self as u8, 16..=21)
+    }
+
+    /// The flags that it may have.
+    pub(super) const fn flags(self) -> u8 {
+        if self.is_dictionary() {
+            FLAG_MANDATORY
+        } else if self.is_news() {
+            FLAG_MANDATORY | FLAG_GENERATION | FLAG_EXTENDED
+        } else {
+            FLAG_MANDATORY | FLAG_EXTENDED
+        }
     }
 }
 
-/// A session that a peer may have to carry on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reported {
-    /// The node that reports it.
-    pub owner: NodeId,
-    /// How often the owner has changed.
-    pub generation: Generation,
-    /// Where the connection stands; tells its protocol.
-    pub state: SessionState,
-    /// What is left of its timeout, milliseconds.
-    pub remaining_ms: u32,
-    /// The client's address and port.
-    pub client: Endpoint,
-    /// The service's virtual address and port.
-    pub vip: Endpoint,
-    /// The balancer's address and port towards the real server.
-    pub local: Endpoint,
-    /// The real server's address and port.
-    pub server: Endpoint,
-}
-
-impl Reported {
-    /// The key of packets from the client.
-    pub fn client_key(&self) -> FlowKey {
-        FlowKey { source: self.client, destination: self.vip, protocol: address::protocol_of(self.state) }
-    }
-
-    /// The key of packets from the real server.
-    pub fn server_key(&self) -> FlowKey {
-        FlowKey { source: self.server, destination: self.local, protocol: address::protocol_of(self.state) }
-    }
-}
-
-/// A session that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// The node that reports it.
-    pub owner: NodeId,
-    /// How often the owner has changed.
-    pub generation: Generation,
-    /// The state in which it ended; tells its protocol.
-    pub state: SessionState,
-    /// The client's address and port.
-    pub client: Endpoint,
-    /// The service's virtual address and port.
-    pub vip: Endpoint,
-}
-
-impl Ended {
-    /// The key of packets from the client.
-    pub fn client_key(&self) -> FlowKey {
-        FlowKey { source: self.client, destination: self.vip, protocol: address::protocol_of(self.state) }
-    }
-}
-
-/// A session that is still in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refreshed {
-    /// The node that reports it.
-    pub owner: NodeId,
-    /// How often the owner has changed.
-    pub generation: Generation,
-    /// Where the connection stands; tells its protocol.
-    pub state: SessionState,
-    /// What is left of its timeout, milliseconds.
-    pub remaining_ms: u32,
-    /// The client's address and port.
-    pub client: Endpoint,
-    /// The service's virtual address and port.
-    pub vip: Endpoint,
-}
-
-impl Refreshed {
-    /// The key of packets from the client.
-    pub fn client_key(&self) -> FlowKey {
-        FlowKey { source: self.client, destination: self.vip, protocol: address::protocol_of(self.state) }
-    }
-}
-
-/// What a record says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// There is such a session.
-    Upsert(Reported),
-    /// There is no such session any more.
-    Delete(Ended),
-    /// The session lives on.
-    Refresh(Refreshed),
-}
-
-/// A decoded record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// What it says.
-    pub body: Body,
-    /// Optional extensions that this version does not know and went without.
-    pub extensions_skipped: u16,
-}
+/// Bytes of a record's header.
+pub(super) const RECORD_HEADER_BYTES: usize = 4;
 
 /// What stands before every record.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RecordHeader {
-    kind: u8,
-    flags: u8,
+pub(super) struct RecordHeader {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
     /// Bytes of the payload that follows.
-    length: U16,
+    pub(super) length: U16,
 }
 
-const _: () = assert!(size_of::<RecordHeader>() == 4);
+const _: () = assert!(size_of::<RecordHeader>() == RECORD_HEADER_BYTES);
 
-fn decode_record(header: RecordHeader, payload: &[u8]) -> Result<Record, Reject> {
-    let Some(kind) = RecordType::from_number(header.kind) else {
-        let mandatory = header.flags & FLAG_MANDATORY != 0;
-        return Err(if mandatory { Reject::RecordType } else { Reject::SkippedRecord });
-    };
-    if header.flags & !FLAG_MANDATORY != 0 {
-        return Err(Reject::RecordField);
+impl RecordHeader {
+    /// The header of a record that must be understood.
+    pub(super) fn new(kind: RecordType, flags: u8, length: usize) -> RecordHeader {
+        RecordHeader { kind: kind as u8, flags: flags | FLAG_MANDATORY, length: U16::new(length as u16) }
     }
-    match kind {
-        RecordType::UpsertV4 => layout::decode_upsert::<4>(payload),
-        RecordType::UpsertV6 => layout::decode_upsert::<16>(payload),
-        RecordType::DeleteV4 => layout::decode_delete::<4>(payload),
-        RecordType::DeleteV6 => layout::decode_delete::<16>(payload),
-        RecordType::RefreshV4 => layout::decode_refresh::<4>(payload),
-        RecordType::RefreshV6 => layout::decode_refresh::<16>(payload),
-    }
-}
-
-/// The records of a datagram, in order. `bytes` is what [`Header::decode`](super::Header::decode) left over.
-///
-/// A bad record costs only itself, except that after `RecordLength` nothing more can be found. At most one item for every
-/// four bytes.
-pub fn records(bytes: &[u8]) -> impl Iterator<Item = Result<Record, Reject>> + use<'_> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let found = RecordHeader::read_from_prefix(rest).ok().and_then(|(header, after)| {
-            let (payload, next) = after.split_at_checked(usize::from(header.length.get()))?;
-            Some((header, payload, next))
-        });
-        let Some((header, payload, next)) = found else {
-            rest = &[];
-            return Some(Err(Reject::RecordLength));
-        };
-        rest = next;
-        Some(decode_record(header, payload))
-    })
-}
-
-impl Body {
-    /// Appends the record, its header included, to `bytes`. `None`, and nothing appended, if the endpoints are of both
-    /// families.
-    pub(super) fn encode(&self, bytes: &mut Vec<u8>) -> Option<()> {
-        match self {
-            Body::Upsert(reported) => match reported.client.address.is_v4() {
-                true => append(bytes, RecordType::UpsertV4, &layout::upsert_layout::<4>(reported)?),
-                false => append(bytes, RecordType::UpsertV6, &layout::upsert_layout::<16>(reported)?),
-            },
-            Body::Delete(ended) => match ended.client.address.is_v4() {
-                true => append(bytes, RecordType::DeleteV4, &layout::delete_layout::<4>(ended)?),
-                false => append(bytes, RecordType::DeleteV6, &layout::delete_layout::<16>(ended)?),
-            },
-            Body::Refresh(refreshed) => match refreshed.client.address.is_v4() {
-                true => append(bytes, RecordType::RefreshV4, &layout::refresh_layout::<4>(refreshed)?),
-                false => append(bytes, RecordType::RefreshV6, &layout::refresh_layout::<16>(refreshed)?),
-            },
-        }
-        Some(())
-    }
-}
-
-fn append(bytes: &mut Vec<u8>, kind: RecordType, payload: &(impl IntoBytes + Immutable)) {
-    let payload = payload.as_bytes();
-    let length = U16::new(payload.len() as u16);
-    bytes.extend_from_slice(RecordHeader { kind: kind as u8, flags: FLAG_MANDATORY, length }.as_bytes());
-    bytes.extend_from_slice(payload);
 }

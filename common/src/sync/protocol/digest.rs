@@ -1,0 +1,165 @@
+//! Digests: a set of sessions in twelve bytes, kept up to date one session at a time.
+
+use std::ops::{Add, Sub};
+
+use crate::flow::{Endpoint, FlowKey};
+use crate::session::Session;
+use crate::sync::wire::RangeId;
+
+/// Ranges that the key space is divided into, on every member of a cluster. A power of two.
+pub const RANGES: u16 = 1024;
+
+/// The largest number of ranges that [`word_of`] can tell apart.
+pub const RANGES_MAX: u16 = 1 << RANGE_BITS_MAX;
+
+const RANGE_BITS_MAX: u32 = 12;
+
+/// What a session adds to its owner's digest: its range in the upper 12 bits, a hash of what makes it the session that it is
+/// in the lower 52. Never zero. Equal on all machines.
+///
+/// The client-side key alone decides about the range. Into the rest go all four endpoints and the generation; neither state
+/// nor age, which the workers of every node move on in place: the change stream tells them, and refreshes.
+pub fn word_of(session: &Session) -> u64 {
+    let key = session.client_key();
+    let range = key_hash(&key) >> (64 - RANGE_BITS_MAX);
+    let mut mix = absorb(u64::from(session.generation.0), session.client);
+    for endpoint in [session.vip, session.local, session.server] {
+        mix = absorb(mix, endpoint);
+    }
+    let mix = fold(mix ^ session.protocol as u64, SECRETS[2]);
+    range << (64 - RANGE_BITS_MAX) | (mix >> RANGE_BITS_MAX).max(1)
+}
+
+/// A key's hash, equal on all machines; tombstones and queries are found by it, and its upper bits are the range.
+pub fn key_hash(key: &FlowKey) -> u64 {
+    let mix = absorb(absorb(key.protocol as u64, key.source), key.destination);
+    fold(mix, SECRETS[3])
+}
+
+/// The range of a [`word_of`] when there are `ranges`, a power of two up to [`RANGES_MAX`].
+#[inline]
+pub fn range_of(word: u64, ranges: u16) -> RangeId {
+    RangeId((word >> (64 - ranges.trailing_zeros()).min(63)) as u16 & (ranges - 1))
+}
+
+/// Odd constants with no pattern (the fractional parts of square roots), as in other multiply-and-fold hashes.
+const SECRETS: [u64; 4] =
+    [0x6a09_e667_f3bc_c909, 0xbb67_ae85_84ca_a73b, 0x3c6e_f372_fe94_f82b, 0xa54f_f53a_5f1d_36f1];
+
+/// The 128-bit product's halves, folded: every bit of the result depends on every bit of both.
+#[inline]
+fn fold(one: u64, other: u64) -> u64 {
+    let product = u128::from(one ^ SECRETS[0]) * u128::from(other);
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[inline]
+fn absorb(mix: u64, endpoint: Endpoint) -> u64 {
+    let word = |half: &[u8]| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let (high, low) = endpoint.address.0.split_at(8);
+    let mix = fold(mix ^ word(high), SECRETS[1] ^ word(low));
+    fold(mix ^ u64::from(endpoint.port), SECRETS[2])
+}
+
+/// A set of sessions, in short. Two sets with the same digest are the same set but for one chance in 2^52.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// Sessions in the set.
+    pub sessions: u32,
+    /// The sum of their words.
+    pub sum: u64,
+}
+
+impl Add<u64> for Digest {
+    type Output = Digest;
+
+    /// With the session that has this word.
+    #[inline]
+    fn add(self, word: u64) -> Digest {
+        Digest { sessions: self.sessions.wrapping_add(1), sum: self.sum.wrapping_add(word) }
+    }
+}
+
+impl Sub<u64> for Digest {
+    type Output = Digest;
+
+    /// Without the session that has this word.
+    #[inline]
+    fn sub(self, word: u64) -> Digest {
+        Digest { sessions: self.sessions.wrapping_sub(1), sum: self.sum.wrapping_sub(word) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Generation, NodeId};
+    use crate::session::SessionState;
+    use crate::sync::fixture::{session_v4, session_v6};
+    use crate::time::Millis;
+
+    #[test]
+    fn a_word_depends_on_endpoints_and_generation_and_on_nothing_that_changes_in_place() {
+        let session = session_v4(1);
+        let volatile = Session {
+            state: SessionState::TcpFinFromClient,
+            last_seen: Millis(77),
+            last_sent: Millis(78),
+            owner: NodeId(9),
+            ..session
+        };
+        assert_eq!(word_of(&volatile), word_of(&session));
+        let mut others = vec![Session { generation: Generation(session.generation.0 + 1), ..session }];
+        for change in [
+            |session: &mut Session| session.client.port ^= 1,
+            |session: &mut Session| session.vip.port ^= 1,
+            |session: &mut Session| session.local.port ^= 1,
+            |session: &mut Session| session.server.port ^= 1,
+            |session: &mut Session| session.local.address.0[15] ^= 1,
+        ] {
+            let mut other = session;
+            change(&mut other);
+            others.push(other);
+        }
+        for other in others {
+            assert_ne!(word_of(&other), word_of(&session), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_the_same_on_every_machine() {
+        assert_eq!(word_of(&session_v4(1)), word_of(&session_v4(1)));
+        assert_ne!(word_of(&session_v4(1)), word_of(&session_v6(1)));
+    }
+
+    #[test]
+    fn sessions_spread_over_all_ranges() {
+        let mut counts = vec![0u32; usize::from(RANGES)];
+        for number in 0..100 * u32::from(RANGES) {
+            let mut session = session_v4(1);
+            session.client.port = number as u16;
+            session.client.address.0[13] = (number >> 16) as u8;
+            counts[usize::from(range_of(word_of(&session), RANGES).0)] += 1;
+        }
+        let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+        assert!(*least > 50 && *most < 160, "{least} to {most} in a range, 100 on average");
+    }
+
+    #[test]
+    fn the_range_is_the_client_keys_alone() {
+        let session = session_v4(1);
+        let mut moved = session;
+        moved.local.port ^= 77;
+        assert_eq!(range_of(word_of(&session), RANGES), range_of(word_of(&moved), RANGES));
+        assert_eq!(range_of(word_of(&session), 1), RangeId(0));
+    }
+
+    #[test]
+    fn what_is_added_and_taken_away_leaves_nothing() {
+        let words: Vec<u64> = (1..50).map(|number| word_of(&session_v4(number))).collect();
+        let full = words.iter().fold(Digest::default(), |digest, word| digest + *word);
+        assert_eq!(full.sessions, 49);
+        let empty = words.iter().rev().fold(full, |digest, word| digest - *word);
+        assert_eq!(empty, Digest::default());
+    }
+}

@@ -1,0 +1,146 @@
+//! Returning: a node that has lost everything asks each peer for what it held of the node's own sessions.
+//!
+//! Until it has them, what it does not own means nothing: its peers drop nothing of its sessions. It says so by
+//! the stream that it says hello on.
+
+use super::inbox::Origin;
+use super::mutation::Mutation;
+use super::{CONTROL, HELD, Protocol, Tables, Turn};
+use crate::session::Session;
+use crate::sync::sender::Transmit;
+use crate::sync::wire::{Body, Hello, RangeEnd, RangeId, RangeRequest, VERSION};
+use crate::time::Millis;
+
+use super::{Held, OwnerSlot};
+
+/// Ranges asked for at a time.
+const SPAN: u16 = 32;
+
+/// How long to wait for them before asking again, milliseconds.
+const RETRY_MS: u64 = 150;
+
+/// Ranges that were asked for of one peer.
+#[derive(Clone, Debug)]
+struct Span {
+    peer: usize,
+    first: u16,
+    count: u16,
+    nonce: u32,
+    retry_at: Millis,
+    /// Per range: sessions that came, and how many there are to come, once that is known.
+    got: [(u32, Option<u32>); SPAN as usize],
+}
+
+/// What this node asks back.
+#[derive(Default)]
+pub(super) struct Returning {
+    spans: Vec<Span>,
+}
+
+impl Protocol<'_> {
+    /// A session of a range came back.
+    pub(super) fn on_given_back(&mut self, origin: &Origin) {
+        let Some((range, nonce)) = origin.range else { return };
+        if let Some(got) = self.returning.got_mut(origin.peer, range, nonce) {
+            got.0 += 1;
+        }
+    }
+
+    /// All sessions of a range were sent.
+    pub(super) fn on_end_given_back<T: Tables, X: Transmit>(
+        &mut self,
+        peer: usize,
+        end: &RangeEnd,
+        turn: &mut Turn<'_, T, X>,
+    ) {
+        if let Some(got) = self.returning.got_mut(peer, end.range, end.nonce) {
+            got.1 = Some(end.sessions);
+        }
+        let complete = |span: &Span| {
+            span.got[..usize::from(span.count)].iter().all(|(got, all)| all.is_some_and(|all| *got >= all))
+        };
+        let Some(at) = self.returning.spans.iter().position(|span| span.peer == peer && complete(span))
+        else {
+            return;
+        };
+        let span = self.returning.spans.swap_remove(at);
+        self.peers[peer].next_returned = span.first + span.count;
+        self.ask_back(peer, turn);
+    }
+
+    /// Asks peers for what they hold of this node's sessions, and asks again.
+    pub(super) fn poll_returning<T: Tables, X: Transmit>(&mut self, turn: &mut Turn<'_, T, X>) {
+        let now = turn.millis();
+        for peer in 0..self.peers.len() {
+            if self.peers[peer].state.gave_back() || !self.is_member(self.peers[peer].node) {
+                continue;
+            }
+            match self.returning.spans.iter().position(|span| span.peer == peer) {
+                None => self.ask_back(peer, turn),
+                Some(at) if now >= self.returning.spans[at].retry_at => {
+                    self.returning.spans.swap_remove(at);
+                    self.ask_back(peer, turn);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn ask_back<T: Tables, X: Transmit>(&mut self, peer: usize, turn: &mut Turn<'_, T, X>) {
+        let first = self.peers[peer].next_returned;
+        if first >= self.config.ranges || self.breaks(Mutation::NothingIsGivenBack) {
+            self.peers[peer].state.set_gave_back();
+            self.say_hello(peer, false, turn);
+            return;
+        }
+        let count = SPAN.min(self.config.ranges - first);
+        let nonce = self.resync.next_nonce();
+        let retry_at = turn.millis() + RETRY_MS;
+        let got = [(0, None); SPAN as usize];
+        self.returning.spans.push(Span { peer, first, count, nonce, retry_at, got });
+        let request = Body::RangeRequest(RangeRequest { first: RangeId(first), count, nonce });
+        self.courier.write(self.peers[peer].addressee(), HELD, &request, turn.out);
+    }
+
+    /// Says how this node is.
+    pub(super) fn say_hello<T: Tables, X: Transmit>(
+        &mut self,
+        peer: usize,
+        wants_answer: bool,
+        turn: &mut Turn<'_, T, X>,
+    ) {
+        let owned = self.ledger.total(OwnerSlot::SELF).sessions;
+        let held = self.peers.iter().map(|peer| self.ledger.total(peer.slot).sessions).sum();
+        let hello = Hello {
+            wants_answer,
+            version: VERSION,
+            state: self.readiness.state().on_the_wire(),
+            datagram_bytes_max: self.config.datagram_bytes_max.min(usize::from(u16::MAX)) as u16,
+            config_digest: self.config.config_digest,
+            sessions_owned: owned,
+            sessions_held: held,
+        };
+        let stream = if self.peers[peer].state.gave_back() { HELD } else { CONTROL };
+        self.courier.write(self.peers[peer].addressee(), stream, &Body::Hello(hello), turn.out);
+    }
+
+    /// Gives a session back that a peer asked for and is its own.
+    pub(super) fn give_back<T: Tables, X: Transmit>(
+        &mut self,
+        peer: usize,
+        held: &Held,
+        turn: &mut Turn<'_, T, X>,
+    ) {
+        let session: &Session = &held.session;
+        let body = Body::Upsert(self.reported(session, turn.millis()));
+        self.courier.write(self.peers[peer].addressee(), HELD, &body, turn.out);
+    }
+}
+
+impl Returning {
+    fn got_mut(&mut self, peer: usize, range: RangeId, nonce: u32) -> Option<&mut (u32, Option<u32>)> {
+        let span = self.spans.iter_mut().find(|span| span.peer == peer && span.nonce == nonce)?;
+        let at = range.0.checked_sub(span.first)?;
+        if at < span.count { span.got.get_mut(usize::from(at)) } else { None }
+    }
+}

@@ -1,0 +1,104 @@
+//! Tombstones: sessions that have ended a short while ago, so that late news of them resurrects nothing.
+
+use crate::id::Generation;
+use crate::time::Millis;
+
+/// Tombstones that share a bucket.
+const WAYS: usize = 4;
+
+/// What is left of a session: 24 bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tombstone {
+    /// The key's hash; a key that shares it is told apart from this one for as long as the tombstone lasts, by nobody.
+    key_hash: u64,
+    /// Until when it counts; zero if the place is free.
+    until: Millis,
+    generation: u32,
+}
+
+/// A fixed number of tombstones. When their bucket is full, the one that would go first goes: the digests then find what
+/// late news resurrected.
+pub struct Tombstones {
+    places: Vec<[Tombstone; WAYS]>,
+    evicted: u64,
+}
+
+impl Tombstones {
+    /// Room for at least this many.
+    pub fn new(capacity: u32) -> Tombstones {
+        let buckets = (capacity as usize).div_ceil(WAYS).next_power_of_two();
+        Tombstones { places: vec![[Tombstone::default(); WAYS]; buckets], evicted: 0 }
+    }
+
+    fn bucket(&self, key_hash: u64) -> usize {
+        key_hash as usize & (self.places.len() - 1)
+    }
+
+    /// Notes that the session under this key has ended with this generation. Returns whether another one had to go.
+    pub fn add(&mut self, key_hash: u64, generation: Generation, until: Millis, now: Millis) -> bool {
+        let bucket = self.bucket(key_hash);
+        let bucket = &mut self.places[bucket];
+        if let Some(known) = bucket.iter_mut().find(|one| one.key_hash == key_hash && one.until > now) {
+            known.generation = known.generation.max(generation.0);
+            known.until = known.until.max(until);
+            return false;
+        }
+        let Some(first_to_go) = bucket.iter_mut().min_by_key(|one| one.until) else { return false };
+        let evicts = first_to_go.until > now;
+        *first_to_go = Tombstone { key_hash, until, generation: generation.0 };
+        self.evicted += u64::from(evicts);
+        evicts
+    }
+
+    /// The highest generation with which a session under this key has ended.
+    pub fn generation(&self, key_hash: u64, now: Millis) -> Option<Generation> {
+        let bucket = &self.places[self.bucket(key_hash)];
+        let found = bucket.iter().find(|one| one.key_hash == key_hash && one.until > now);
+        found.map(|tombstone| Generation(tombstone.generation))
+    }
+
+    /// Tombstones that had to go before their time.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = Millis(100);
+
+    #[test]
+    fn a_tombstone_counts_until_its_time_and_keeps_the_highest_generation() {
+        let mut tombstones = Tombstones::new(64);
+        tombstones.add(7, Generation(3), Millis(200), NOW);
+        tombstones.add(7, Generation(2), Millis(300), NOW);
+        assert_eq!(tombstones.generation(7, NOW), Some(Generation(3)));
+        assert_eq!(tombstones.generation(7, Millis(299)), Some(Generation(3)));
+        assert_eq!(tombstones.generation(7, Millis(300)), None);
+        assert_eq!(tombstones.generation(8, NOW), None);
+    }
+
+    #[test]
+    fn a_full_store_lets_the_one_go_that_would_go_first() {
+        let mut tombstones = Tombstones::new(4);
+        for key in 0..4 {
+            assert!(!tombstones.add(key, Generation(1), Millis(200 + key), NOW));
+        }
+        assert!(tombstones.add(9, Generation(1), Millis(500), NOW));
+        assert_eq!(tombstones.generation(0, NOW), None);
+        assert!((1..4).chain([9]).all(|key| tombstones.generation(key, NOW).is_some()));
+        assert_eq!(tombstones.evicted(), 1);
+    }
+
+    #[test]
+    fn an_expired_place_is_taken_without_loss() {
+        let mut tombstones = Tombstones::new(4);
+        for key in 0..4 {
+            tombstones.add(key, Generation(1), Millis(200), NOW);
+        }
+        assert!(!tombstones.add(9, Generation(1), Millis(500), Millis(201)));
+        assert_eq!(tombstones.evicted(), 0);
+    }
+}

@@ -1,0 +1,476 @@
+//! A simulated cluster: nodes, network, clients and the faults of one seed, and what must be true all along.
+
+use super::clients::{Connection, Phase};
+use super::network::{Network, Weather};
+use super::node::{Durable, Node, address};
+use super::random::Random;
+use super::worker::Passed;
+use crate::flow::{Endpoint, Protocol};
+use crate::id::NodeId;
+use crate::packet::TcpFlags;
+use crate::session::SessionState;
+use crate::sync::protocol::mutation::Mutation;
+use crate::sync::protocol::readiness::ReadyState;
+use crate::sync::protocol::{Member, Tables};
+
+const SYN: TcpFlags = TcpFlags::SYN;
+const ACK: TcpFlags = TcpFlags::ACK;
+const SYN_ACK: TcpFlags = TcpFlags(0x12);
+const FIN_ACK: TcpFlags = TcpFlags(0x11);
+const RST: TcpFlags = TcpFlags::RST;
+
+/// A second of simulated time.
+pub const SECOND: u64 = 1_000_000;
+
+/// What is planned to go wrong, in millionths a tick.
+#[derive(Clone, Copy, Debug, Default)]
+struct Plan {
+    weather: Weather,
+    kills: u32,
+    crashes: u32,
+    cuts: u32,
+    rehashes: u32,
+    flapping: bool,
+    leaves: u32,
+    steps: u32,
+}
+
+/// A cluster under test.
+pub struct Cluster<'a> {
+    pub now: u64,
+    pub nodes: Vec<Node<'a>>,
+    pub network: Network,
+    random: Random,
+    connections: Vec<Connection>,
+    plan: Plan,
+    /// Which nodes are members.
+    is_member: Vec<bool>,
+    salt: u64,
+    /// Since when nothing is wrong.
+    calm_since: u64,
+    /// When a node last lost what only it knew.
+    pub lost_at: u64,
+    pub violation: Option<String>,
+    pub opened: u64,
+    pub broken: u64,
+    trace: Option<u16>,
+}
+
+impl<'a> Cluster<'a> {
+    /// The cluster of a seed.
+    pub fn new(seed: u64, durable: &'a [Durable], mutation: Mutation) -> Cluster<'a> {
+        let mut random = Random::new(seed);
+        let nodes = durable.len();
+        let is_member = vec![true; nodes];
+        let members = members(&is_member);
+        let nodes: Vec<Node<'a>> = (durable.iter().enumerate())
+            .map(|(number, durable)| Node::new(number, durable, members.clone(), mutation, &mut random))
+            .collect();
+        let clients = 8 + random.below(24) as usize;
+        Cluster {
+            now: 0,
+            network: Network::new(nodes.len()),
+            nodes,
+            connections: (0..clients).map(Connection::new).collect(),
+            plan: Plan::default(),
+            is_member,
+            salt: random.next(),
+            random,
+            calm_since: 0,
+            lost_at: 0,
+            violation: None,
+            opened: 0,
+            broken: 0,
+            trace: std::env::var("BATON_SIM_TRACE").ok().and_then(|port| port.parse().ok()),
+        }
+    }
+
+    /// Draws what goes wrong from now on.
+    pub fn draw_plan(&mut self) {
+        let random = &mut self.random;
+        let mut maybe = |values: &[u32]| random.pick(values);
+        self.plan = Plan {
+            weather: Weather {
+                loss: maybe(&[0, 1_000, 10_000, 100_000, 300_000, 500_000]),
+                duplicates: maybe(&[0, 0, 50_000, 300_000]),
+                delay_us: u64::from(maybe(&[200, 2_000, 20_000, 100_000])),
+                full: maybe(&[0, 0, 0, 100_000]),
+            },
+            kills: maybe(&[0, 0, 500, 2_000]),
+            crashes: maybe(&[0, 0, 200, 1_000]),
+            cuts: maybe(&[0, 0, 1_000, 5_000]),
+            rehashes: maybe(&[0, 500, 3_000, 10_000]),
+            flapping: maybe(&[0, 0, 0, 1]) == 1,
+            leaves: maybe(&[0, 0, 0, 500]),
+            steps: maybe(&[0, 0, 500]),
+        };
+        self.network.weather = self.plan.weather;
+    }
+
+    /// From now on nothing goes wrong any more; what is down comes up.
+    pub fn calm_down(&mut self) {
+        self.plan = Plan { rehashes: 300, ..Plan::default() };
+        self.network.weather = Weather { delay_us: 2_000, ..Weather::default() };
+        self.network.heal();
+        for node in &mut self.nodes {
+            node.down_until = node.down_until.min(self.now);
+            node.restart_at = node.restart_at.min(self.now);
+        }
+        self.is_member.fill(true);
+        self.spread_members();
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, duration: u64, tick: u64, traffic: bool) {
+        let end = self.now + duration;
+        while self.now < end && self.violation.is_none() {
+            self.now += tick;
+            self.go_wrong();
+            while let Some((from, to, datagram)) = self.network.arrived(self.now) {
+                self.nodes[to].receive(from, datagram, self.now);
+            }
+            if traffic {
+                self.clients_speak();
+            }
+            for node in &mut self.nodes {
+                if let Some(port) = self.trace {
+                    node.tables.trace =
+                        Some((port, format!("{:.3} node {}", self.now as f64 / 1e6, node.worker.node)));
+                }
+                node.turn(self.now, &mut self.network, &mut self.random);
+                if let Some(violation) = node.tables.violation.take() {
+                    self.violation.get_or_insert(format!("node {}: {violation}", node.worker.node));
+                }
+            }
+            if !self.is_calm_now() {
+                self.calm_since = self.now;
+            }
+        }
+    }
+
+    fn is_calm_now(&self) -> bool {
+        let Weather { loss, full, delay_us, .. } = self.network.weather;
+        let ready = |node: &Node<'_>| {
+            node.protocol.as_ref().is_some_and(|protocol| protocol.readiness().state() == ReadyState::Ready)
+        };
+        loss == 0
+            && full == 0
+            && delay_us <= 2_000
+            && !self.plan.flapping
+            && self.plan.cuts == 0
+            && self.is_member.iter().all(|member| *member)
+            && self.nodes.iter().all(ready)
+    }
+
+    fn calm_for(&self) -> u64 {
+        self.now - self.calm_since
+    }
+
+    fn go_wrong(&mut self) {
+        let Plan { kills, crashes, cuts, rehashes, leaves, steps, .. } = self.plan;
+        let number = self.random.below(self.nodes.len() as u64) as usize;
+        let other = self.random.below(self.nodes.len() as u64) as usize;
+        let duration = 1_000 + self.random.below(3 * SECOND);
+        let until = self.now + duration;
+        if self.random.chance(kills) {
+            self.nodes[number].kill(self.now + duration / 10);
+        }
+        if self.random.chance(crashes) && self.nodes[number].is_up(self.now) {
+            self.nodes[number].crash(self.now, until);
+            self.lost_at = self.now;
+        }
+        if self.random.chance(cuts) && number != other {
+            self.network.cut(number, other, until);
+            if self.random.chance(500_000) {
+                self.network.cut(other, number, until);
+            }
+        }
+        if self.random.chance(rehashes) || self.plan.flapping && self.random.chance(100_000) {
+            self.salt = self.random.next();
+        }
+        if self.random.chance(leaves) {
+            self.is_member[number] =
+                !self.is_member[number] || self.is_member.iter().filter(|one| **one).count() < 2;
+            self.lost_at = self.now;
+            self.spread_members();
+        }
+        if self.random.chance(steps) {
+            self.nodes[number].offset += self.random.below(2 * SECOND);
+        }
+    }
+
+    fn spread_members(&mut self) {
+        for node in &mut self.nodes {
+            node.set_members(members(&self.is_member), self.now);
+        }
+    }
+
+    /// The node that the router sends a client's packets to: one that draws traffic.
+    fn route(&self, hash: u64) -> Option<usize> {
+        let draws = |number: &usize| {
+            let node = &self.nodes[*number];
+            node.is_up(self.now) && self.is_member[*number] && node.worker.opens
+        };
+        let drawing: Vec<usize> = (0..self.nodes.len()).filter(draws).collect();
+        let mut mix = Random::new(hash ^ self.salt);
+        (!drawing.is_empty()).then(|| drawing[mix.below(drawing.len() as u64) as usize])
+    }
+
+    /// The node that the router sends a server's packets to: the local address's own, if it is there.
+    fn route_back(&self, local: Endpoint, hash: u64) -> Option<usize> {
+        let home = usize::from(local.address.0[15]) - 1;
+        let node = &self.nodes[home];
+        let draws = node.is_up(self.now) && self.is_member[home] && node.worker.opens;
+        if draws { Some(home) } else { self.route(hash) }
+    }
+
+    fn clients_speak(&mut self) {
+        for number in 0..self.connections.len() {
+            if self.connections[number].next_try > self.now {
+                continue;
+            }
+            match self.connections[number].phase {
+                Phase::Closed(_) => self.open(number),
+                Phase::Open { local, since } => {
+                    let old = self.now - since > SECOND;
+                    match self.random.below(40) {
+                        0 if old => self.close(number, local, FIN_ACK),
+                        1 if old => self.close(number, local, RST),
+                        _ => self.speak(number, local),
+                    }
+                }
+            }
+        }
+    }
+
+    /// A packet of the client's, and whether it came out at the other end as it should.
+    fn from_client(&mut self, number: usize, flags: TcpFlags) -> Passed {
+        let Connection { key, server, hash, .. } = self.connections[number];
+        let Some(at) = self.route(hash) else { return Passed::Refused };
+        let node = &mut self.nodes[at];
+        let clock = node.clock(self.now).millis();
+        node.worker.inbound(key, flags, server, clock, &mut node.tables)
+    }
+
+    fn from_server(&mut self, number: usize, local: Endpoint, flags: TcpFlags) -> Passed {
+        let connection = &self.connections[number];
+        let (key, hash) = (connection.server_key(local), connection.hash);
+        let Some(at) = self.route_back(local, hash) else { return Passed::Refused };
+        let node = &mut self.nodes[at];
+        let clock = node.clock(self.now).millis();
+        node.worker.outbound(key, flags, clock, &mut node.tables)
+    }
+
+    fn open(&mut self, number: usize) {
+        let Connection { key, server, pace, .. } = self.connections[number];
+        self.connections[number].next_try = self.now + 200_000;
+        let Passed::Through(session) = self.from_client(number, SYN) else { return };
+        // A SYN that went through an old session opens a connection by the old way: servers take it after a close.
+        if session.server != server {
+            return;
+        }
+        if matches!(session.state, SessionState::TcpFinFromClient | SessionState::TcpFinFromServer) {
+            // Half closed, because its ends were seen by different nodes: it ages before the client tries again.
+            self.connections[number].next_try = self.now + 5 * SECOND;
+            return;
+        }
+        self.check_port(number, session.local);
+        if key.protocol == Protocol::Tcp {
+            let Passed::Through(answered) = self.from_server(number, session.local, SYN_ACK) else { return };
+            if answered.client_key() != key {
+                return;
+            }
+            let Passed::Through(done) = self.from_client(number, ACK) else { return };
+            if done.local != session.local {
+                return;
+            }
+        }
+        self.opened += 1;
+        let connection = &mut self.connections[number];
+        connection.phase = Phase::Open { local: session.local, since: self.now };
+        connection.heard = self.now;
+        connection.missing_since = None;
+        connection.next_try = self.now + pace;
+    }
+
+    /// No port is given out that a living connection uses, as far as anybody could know.
+    fn check_port(&mut self, number: usize, local: Endpoint) {
+        let (key, server) = (self.connections[number].key, self.connections[number].server);
+        let taken = self.connections.iter().any(|other| {
+            other.key != key
+                && other.key.protocol == key.protocol
+                && other.server == server
+                && other.local() == Some(local)
+                && self.now - other.heard < 2 * SECOND
+        });
+        if taken && self.calm_for() > 3 * SECOND {
+            let message = format!("{:.3} s: port {local:?} given out twice", self.seconds());
+            self.violation.get_or_insert(message);
+        }
+    }
+
+    fn speak(&mut self, number: usize, local: Endpoint) {
+        let pace = self.connections[number].pace;
+        self.connections[number].next_try = self.now + pace / 2 + self.random.below(pace);
+        let passed = self.from_client(number, ACK);
+        if !self.judge(number, local, passed) {
+            return;
+        }
+        let passed = self.from_server(number, local, ACK);
+        let heard = self.judge(number, local, passed);
+        let connection = &mut self.connections[number];
+        if heard {
+            connection.heard = self.now;
+            connection.missing_since = None;
+        }
+    }
+
+    /// Whether a packet of a connection went where it should; what must not happen is noted.
+    fn judge(&mut self, number: usize, local: Endpoint, passed: Passed) -> bool {
+        let udp = self.connections[number].key.protocol == Protocol::Udp;
+        match passed {
+            Passed::Through(session)
+                if session.local == local && session.client_key() == self.connections[number].key =>
+            {
+                true
+            }
+            Passed::Through(session) => {
+                let since = match self.connections[number].phase {
+                    Phase::Open { since, .. } => since,
+                    Phase::Closed(at) => at,
+                };
+                let settled =
+                    self.now - since > SECOND && self.now - self.connections[number].heard < 3 * SECOND;
+                if self.calm_for() > 4 * SECOND && settled && self.lost_at < since {
+                    let message = format!(
+                        "{:.3} s: connection {number} through {local:?} went through {session:?}",
+                        self.seconds()
+                    );
+                    self.violation.get_or_insert(message);
+                }
+                self.forget(number, udp);
+                false
+            }
+            Passed::Missed | Passed::Refused => {
+                self.miss(number);
+                false
+            }
+        }
+    }
+
+    fn forget(&mut self, number: usize, at_once: bool) {
+        let wait = if at_once { 1 } else { self.random.below(2 * SECOND) };
+        let connection = &mut self.connections[number];
+        connection.phase = Phase::Closed(self.now);
+        connection.missing_since = None;
+        connection.next_try = self.now + wait;
+        self.broken += 1;
+    }
+
+    /// A packet of a living connection found no session: it is sent again soon. In calm times that helps.
+    fn miss(&mut self, number: usize) {
+        let now = self.now;
+        let connection = &mut self.connections[number];
+        connection.next_try = now + 250_000;
+        let since = *connection.missing_since.get_or_insert(now);
+        let Phase::Open { since: opened, local } = connection.phase else { return };
+        let (key, server_key) = (connection.key, connection.server_key(local));
+        if now - since < 1_200_000 {
+            return;
+        }
+        let calm = self.calm_for() > now - since + 2 * SECOND;
+        let held = self
+            .nodes
+            .iter()
+            .any(|node| node.tables.find(&key).is_some_and(|held| held.session.server_key() == server_key));
+        if calm && (held || self.lost_at < opened) {
+            let message = format!(
+                "{:.3} s: connection {number} ({key:?}) lost, held by somebody: {held}",
+                self.seconds()
+            );
+            self.violation.get_or_insert(message);
+        }
+        if now - since > 4 * SECOND {
+            self.forget(number, false);
+        }
+    }
+
+    /// Either side closes; both ends' last packets pass or are lost.
+    fn close(&mut self, number: usize, local: Endpoint, flags: TcpFlags) {
+        if self.connections[number].key.protocol == Protocol::Tcp {
+            self.from_client(number, flags);
+            if flags != RST {
+                self.from_server(number, local, flags);
+                self.from_client(number, ACK);
+            }
+        }
+        let quick = self.random.chance(300_000);
+        let pause = if quick { 1 } else { self.random.below(4 * SECOND) };
+        let connection = &mut self.connections[number];
+        connection.phase = Phase::Closed(self.now);
+        connection.next_try = self.now + pause;
+        connection.missing_since = None;
+    }
+
+    /// What a node holds and others should hold too: key, other half, owner and generation, sorted.
+    pub fn picture(&self, node: usize) -> Vec<String> {
+        let node = &self.nodes[node];
+        let own = node.worker.node;
+        let mut picture: Vec<String> = node
+            .tables
+            .iter()
+            .filter(|(place, session)| {
+                let unreported = !crate::session::told::is_told(session.last_sent)
+                    || crate::session::tcp::is_closed(session.state);
+                session.owner != NodeId(0)
+                    && !(session.owner == own && unreported)
+                    && node.tables.find(&session.client_key()).is_some_and(|held| held.place == *place)
+            })
+            .map(|(_, session)| {
+                let (client, local) = (session.client_key(), session.local);
+                format!("{client:?} by {local:?} owner {} generation {}", session.owner, session.generation)
+            })
+            .collect();
+        picture.sort();
+        picture
+    }
+
+    /// Where two nodes' pictures differ, if they do.
+    pub fn difference(&self) -> Option<String> {
+        let first = self.picture(0);
+        (1..self.nodes.len()).find_map(|number| {
+            let other = self.picture(number);
+            if first == other {
+                return None;
+            }
+            let only = |one: &[String], other: &[String]| {
+                one.iter().filter(|line| !other.contains(line)).cloned().collect::<Vec<_>>()
+            };
+            Some(format!(
+                "node 1 alone: {:#?}\nnode {} alone: {:#?}",
+                only(&first, &other),
+                number + 1,
+                only(&other, &first)
+            ))
+        })
+    }
+
+    /// Whether every node says that it is ready and its peers' digests are equal.
+    pub fn all_ready(&self) -> bool {
+        self.nodes.iter().all(|node| {
+            node.protocol.as_ref().is_some_and(|protocol| protocol.readiness().state() == ReadyState::Ready)
+        })
+    }
+
+    /// Simulated time.
+    pub fn seconds(&self) -> f64 {
+        self.now as f64 / SECOND as f64
+    }
+}
+
+fn members(is_member: &[bool]) -> Vec<Member> {
+    let members = is_member.iter().enumerate().filter(|(_, is)| **is);
+    members
+        .map(|(number, _)| Member { node: NodeId(number as u16 + 1), addresses: vec![address(number)] })
+        .collect()
+}

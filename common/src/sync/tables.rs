@@ -1,0 +1,204 @@
+//! The tables in shared memory, as the protocol sees them.
+
+use super::protocol::{Held, Place, RemoteTableFull, Tables};
+use crate::flow::FlowKey;
+use crate::id::{Generation, NodeId, RecordIndex, WorkerId};
+use crate::session::table::{Lookup, SessionTable, TableReader, TableWriter};
+use crate::session::{Session, SessionState};
+use crate::time::Millis;
+
+/// A NUMA node's remote table, and the tables of all workers.
+pub struct SharedTables {
+    remote: TableWriter,
+    workers: Vec<TableReader>,
+    /// The first place of each worker's table, and the end of the last.
+    first: Vec<u32>,
+}
+
+/// The table that a place is in.
+enum Home<'a> {
+    Remote(&'a TableWriter, RecordIndex),
+    Worker(&'a TableReader, RecordIndex),
+}
+
+impl SharedTables {
+    /// These tables; the workers' by their numbers.
+    pub fn new(remote: TableWriter, workers: Vec<TableReader>) -> SharedTables {
+        let mut end = remote.capacity();
+        let mut first = vec![end];
+        for worker in &workers {
+            end = end.saturating_add(worker.capacity());
+            first.push(end);
+        }
+        SharedTables { remote, workers, first }
+    }
+
+    /// The place of a slot of a worker's own table; `None` if there is no such slot.
+    pub fn place_of(&self, worker: WorkerId, slot: RecordIndex) -> Option<Place> {
+        let number = usize::from(worker.0);
+        let place = self.first.get(number)?.checked_add(slot.0)?;
+        (place < *self.first.get(number + 1)?).then_some(Place(place))
+    }
+
+    /// The remote table.
+    pub fn remote(&self) -> &TableWriter {
+        &self.remote
+    }
+
+    /// To be called now and then, when no place that was found is used any more: the workers may use slots again.
+    pub fn quiesce(&mut self) {
+        for worker in &mut self.workers {
+            worker.quiesce();
+        }
+    }
+
+    /// To be called before a pause.
+    pub fn leave(&mut self) {
+        for worker in &mut self.workers {
+            worker.leave();
+        }
+    }
+
+    fn home(&self, place: Place) -> Option<Home<'_>> {
+        if place.0 < self.remote.capacity() {
+            return Some(Home::Remote(&self.remote, RecordIndex(place.0)));
+        }
+        let number = self.first.partition_point(|first| *first <= place.0).checked_sub(1)?;
+        let slot = RecordIndex(place.0 - self.first[number]);
+        self.workers.get(number).map(|worker| Home::Worker(worker, slot))
+    }
+}
+
+fn hit(table: &SessionTable, key: &FlowKey, first: u32) -> Option<Held> {
+    match table.lookup(key) {
+        Lookup::Hit { index, direction, session } => {
+            Some(Held { place: Place(first + index.0), direction, session })
+        }
+        Lookup::Miss | Lookup::Contended => None,
+    }
+}
+
+impl Tables for SharedTables {
+    fn remote_slots(&self) -> u32 {
+        self.remote.capacity()
+    }
+
+    fn places(&self) -> u32 {
+        self.first[self.workers.len()]
+    }
+
+    fn find(&self, key: &FlowKey) -> Option<Held> {
+        let mut workers = self.workers.iter().zip(&self.first);
+        workers
+            .find_map(|(worker, first)| {
+                hit(worker, key, *first).filter(|held| held.session.owner != NodeId(0))
+            })
+            .or_else(|| hit(&self.remote, key, 0))
+    }
+
+    fn session(&self, place: Place) -> Option<Session> {
+        match self.home(place)? {
+            Home::Remote(table, slot) => table.session(slot),
+            Home::Worker(table, slot) => table.session(slot),
+        }
+    }
+
+    fn insert(&mut self, session: &Session) -> Result<Place, RemoteTableFull> {
+        self.remote.insert(session).map(|slot| Place(slot.0)).map_err(|_| RemoteTableFull)
+    }
+
+    fn remove(&mut self, place: Place) {
+        if self.is_remote(place) {
+            self.remote.remove(RecordIndex(place.0));
+        }
+    }
+
+    fn set_owner(&mut self, place: Place, owner: NodeId, generation: Generation) {
+        match self.home(place) {
+            Some(Home::Remote(table, slot)) => table.set_owner(slot, owner, generation),
+            Some(Home::Worker(table, slot)) => table.set_owner(slot, owner, generation),
+            None => {}
+        }
+    }
+
+    fn set_state(&mut self, place: Place, state: SessionState) {
+        match self.home(place) {
+            Some(Home::Remote(table, slot)) => table.set_state(slot, state),
+            Some(Home::Worker(table, slot)) => table.set_state(slot, state),
+            None => {}
+        }
+    }
+
+    fn touch(&mut self, place: Place, last_seen: Millis) {
+        match self.home(place) {
+            Some(Home::Remote(table, slot)) => table.touch(slot, last_seen),
+            Some(Home::Worker(table, slot)) => table.touch(slot, last_seen),
+            None => {}
+        }
+    }
+
+    fn set_last_sent(&mut self, place: Place, when: Millis) {
+        match self.home(place) {
+            Some(Home::Remote(table, slot)) => table.set_last_sent(slot, when),
+            Some(Home::Worker(table, slot)) => table.set_last_sent(slot, when),
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Direction;
+    use crate::shm::header::FileKind;
+    use crate::sync::fixture::session_v4;
+
+    fn tables(directory: &tempfile::TempDir) -> (SharedTables, TableWriter) {
+        let path = |kind: FileKind| kind.path(directory.path(), 0);
+        for kind in [FileKind::RemoteTable, FileKind::LocalTable] {
+            SessionTable::create(&path(kind), kind, 64).unwrap();
+        }
+        let worker = TableWriter::attach(&path(FileKind::LocalTable), FileKind::LocalTable).unwrap();
+        let reader = TableReader::attach(&path(FileKind::LocalTable), FileKind::LocalTable, 0).unwrap();
+        let remote = TableWriter::attach(&path(FileKind::RemoteTable), FileKind::RemoteTable).unwrap();
+        (SharedTables::new(remote, vec![reader]), worker)
+    }
+
+    #[test]
+    fn places_name_the_slots_of_all_tables() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut tables, mut worker) = tables(&directory);
+        let (mine, theirs) = (session_v4(1), session_v4(2));
+        let slot = worker.insert(&mine).unwrap();
+        let remote = tables.insert(&theirs).unwrap();
+        let local = tables.place_of(WorkerId(0), slot).unwrap();
+
+        assert!(tables.is_remote(remote) && !tables.is_remote(local));
+        assert_eq!(tables.session(local), Some(mine));
+        assert_eq!(tables.session(remote), Some(theirs));
+        let found = tables.find(&mine.server_key()).unwrap();
+        assert_eq!((found.place, found.direction), (local, Direction::Outbound));
+        assert_eq!(tables.place_of(WorkerId(0), RecordIndex(worker.capacity())), None);
+        assert_eq!(tables.place_of(WorkerId(1), RecordIndex(0)), None);
+        assert_eq!(tables.session(Place(tables.places())), None);
+        tables.remove(local);
+        assert_eq!(tables.session(local), Some(mine), "only its worker takes it out");
+        tables.remove(remote);
+        assert_eq!(tables.session(remote), None);
+    }
+
+    #[test]
+    fn a_session_that_was_given_up_hides_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut tables, mut worker) = tables(&directory);
+        let mine = session_v4(1);
+        let slot = worker.insert(&mine).unwrap();
+        let local = tables.place_of(WorkerId(0), slot).unwrap();
+        tables.set_owner(local, NodeId(0), Generation(0));
+        assert_eq!(tables.find(&mine.client_key()), None);
+
+        let remote = tables.insert(&mine).unwrap();
+
+        assert_eq!(tables.find(&mine.client_key()).unwrap().place, remote);
+    }
+}

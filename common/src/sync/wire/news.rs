@@ -1,0 +1,81 @@
+//! News of a session: that it is there, that it has ended, that it lives on.
+//!
+//! Only a session's owner reports it, so none of these names an owner: it is the node in the datagram's header.
+
+use crate::flow::{Endpoint, FlowKey};
+use crate::id::Generation;
+use crate::session::SessionState;
+use crate::sync::address;
+
+/// A session that a peer may have to carry on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// How often the owner has changed.
+    pub generation: Generation,
+    /// Where the connection stands; tells its protocol.
+    pub state: SessionState,
+    /// What is left of its timeout, milliseconds. The wire rounds it up, see [`Remaining`](super::Remaining).
+    pub remaining_ms: u32,
+    /// The client's address and port.
+    pub client: Endpoint,
+    /// The service's virtual address and port.
+    pub vip: Endpoint,
+    /// The balancer's address and port towards the real server.
+    pub local: Endpoint,
+    /// The real server's address and port.
+    pub server: Endpoint,
+}
+
+impl Reported {
+    /// The key of packets from the client.
+    pub fn client_key(&self) -> FlowKey {
+        FlowKey { source: self.client, destination: self.vip, protocol: address::protocol_of(self.state) }
+    }
+
+    /// The key of packets from the real server.
+    pub fn server_key(&self) -> FlowKey {
+        FlowKey { source: self.server, destination: self.local, protocol: address::protocol_of(self.state) }
+    }
+}
+
+/// A session that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How often the owner has changed.
+    pub generation: Generation,
+    /// The state in which it ended; tells its protocol.
+    pub state: SessionState,
+    /// The client's address and port.
+    pub client: Endpoint,
+    /// The service's virtual address and port.
+    pub vip: Endpoint,
+}
+
+impl Ended {
+    /// The key of packets from the client.
+    pub fn client_key(&self) -> FlowKey {
+        FlowKey { source: self.client, destination: self.vip, protocol: address::protocol_of(self.state) }
+    }
+}
+
+/// A session that is still in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    /// How often the owner has changed.
+    pub generation: Generation,
+    /// Where the connection stands; tells its protocol.
+    pub state: SessionState,
+    /// What is left of its timeout, milliseconds. The wire rounds it up, see [`Remaining`](super::Remaining).
+    pub remaining_ms: u32,
+    /// The client's address and port.
+    pub client: Endpoint,
+    /// The service's virtual address and port.
+    pub vip: Endpoint,
+}
+
+impl Refreshed {
+    /// The key of packets from the client.
+    pub fn client_key(&self) -> FlowKey {
+        FlowKey { source: self.client, destination: self.vip, protocol: address::protocol_of(self.state) }
+    }
+}
