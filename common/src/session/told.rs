@@ -44,7 +44,11 @@ pub fn wait(last_sent: Millis, now: Millis, after: SyncAfter) -> Patience {
         SyncAfter::Packets(count) => packets >= u64::from(count),
         SyncAfter::AgeMs(age) => age_ms >= u64::from(age),
     };
-    if over { Patience::Over } else { Patience::Lasts(Millis(PENDING | packets << PACKETS_SHIFT | first_seen)) }
+    if over {
+        Patience::Over
+    } else {
+        Patience::Lasts(Millis(PENDING | packets << PACKETS_SHIFT | first_seen))
+    }
 }
 
 /// Whether this node is to claim another node's session.
@@ -64,7 +68,8 @@ pub fn claim(last_sent: Millis, now: Millis, holdoff_ms: u32, pause_ms: u32) -> 
     let (first, last) = ((last_sent.0 >> 32) as u32, last_sent.0 as u32);
     // Zero means that there was none, so the one millisecond in 49 days that would be zero is taken for the next.
     let now = (now.0 as u32).max(1);
-    let began = if last_sent.0 == 0 || now.wrapping_sub(last) > pause_ms.max(holdoff_ms) { now } else { first };
+    let began =
+        if last_sent.0 == 0 || now.wrapping_sub(last) > pause_ms.max(holdoff_ms) { now } else { first };
     if holdoff_ms == 0 || now.wrapping_sub(began) >= holdoff_ms {
         return Claim::Due;
     }

@@ -374,12 +374,16 @@ mod tests {
 
     #[test]
     fn a_miss_comes_back_as_it_was_and_nothing_else_of_it_does() {
-        for (direction, session) in [(Direction::Inbound, session_v4(1)), (Direction::Outbound, session_v6(2))] {
+        for (direction, session) in
+            [(Direction::Inbound, session_v4(1)), (Direction::Outbound, session_v6(2))]
+        {
             let notice = Notice::Miss { direction, key: session.client_key() };
             let bytes = notice.encode();
             assert_eq!(Notice::decode(&bytes), Ok(notice));
             assert_eq!(Event::decode(&bytes), Err(EventError::Kind(KIND_MISS)));
-            for (offset, wrong) in [(2, EventError::State(7)), (20, EventError::Reserved), (88, EventError::Reserved)] {
+            for (offset, wrong) in
+                [(2, EventError::State(7)), (20, EventError::Reserved), (88, EventError::Reserved)]
+            {
                 let mut damaged = bytes;
                 damaged[offset] = 7;
                 assert_eq!(Notice::decode(&damaged), Err(wrong), "byte {offset}");

@@ -16,8 +16,8 @@ pub mod event;
 #[cfg(test)]
 mod fixture;
 mod position;
-pub mod receiver;
 pub mod protocol;
+pub mod receiver;
 mod reject;
 pub mod remote;
 pub mod roster;

@@ -98,7 +98,8 @@ impl StreamPosition {
     /// count. Bounded by the window.
     pub fn missing(&self) -> impl Iterator<Item = (u64, u16)> + use<'_> {
         let highest = self.highest();
-        let mut next = self.settled.load(Ordering::Relaxed).max(highest.saturating_sub(WINDOW)).saturating_add(1);
+        let mut next =
+            self.settled.load(Ordering::Relaxed).max(highest.saturating_sub(WINDOW)).saturating_add(1);
         std::iter::from_fn(move || {
             while next < highest && self.is_marked(next) {
                 next += 1;

@@ -67,12 +67,7 @@ impl TableReader {
 
     /// Makes `to` the owner and generation of a session that has `from`; `false` if it has others by now.
     #[inline]
-    pub fn claim(
-        &self,
-        index: RecordIndex,
-        from: (NodeId, Generation),
-        to: (NodeId, Generation),
-    ) -> bool {
+    pub fn claim(&self, index: RecordIndex, from: (NodeId, Generation), to: (NodeId, Generation)) -> bool {
         let record = self.table.slab.record(index.0).filter(|_| self.registration.is_online());
         record.is_some_and(|record| record::claim(record, from, to))
     }

@@ -142,12 +142,7 @@ impl TableWriter {
 
     /// Makes `to` the owner and generation of a session that has `from`; `false` if it has others by now.
     #[inline]
-    pub fn claim(
-        &self,
-        index: RecordIndex,
-        from: (NodeId, Generation),
-        to: (NodeId, Generation),
-    ) -> bool {
+    pub fn claim(&self, index: RecordIndex, from: (NodeId, Generation), to: (NodeId, Generation)) -> bool {
         self.record(index).is_some_and(|record| record::claim(record, from, to))
     }
 

@@ -59,7 +59,9 @@ impl Housekeeping {
 impl Protocol<'_> {
     pub(super) fn keep_house<T: Tables, X: Transmit>(&mut self, turn: &mut Turn<'_, T, X>) {
         let now = turn.millis();
-        let is_due = |last: Option<Millis>, period: u64| last.is_none_or(|last| now.since(last) >= period || now < last);
+        let is_due = |last: Option<Millis>, period: u64| {
+            last.is_none_or(|last| now.since(last) >= period || now < last)
+        };
         if is_due(self.housekeeping.said_hello, HELLO_MS) {
             let first = self.housekeeping.said_hello.is_none();
             self.housekeeping.said_hello = Some(now);
@@ -122,8 +124,7 @@ impl Protocol<'_> {
             }
             return;
         }
-        let own_deadline =
-            session.last_seen + u64::from(timeout_ms(session.state, &self.config.timeouts));
+        let own_deadline = session.last_seen + u64::from(timeout_ms(session.state, &self.config.timeouts));
         let expired = own_deadline <= now;
         if is_known && (expired || is_closed(session.state)) {
             if !self.breaks(Mutation::AgeingIsSilent) {

@@ -49,7 +49,16 @@ impl Protocol<'_> {
         for record in reader.records(records) {
             let outcome = record.and_then(|record| {
                 self.counters.add(Counter::SyncSkippedExtensions, record.extensions_skipped.into());
-                self.take(&mut origin, &record.body, &mut turn)
+                let outcome = self.take(&mut origin, &record.body, &mut turn);
+                #[cfg(test)]
+                if self.prints {
+                    let sender = self.peers[origin.peer].node;
+                    eprintln!(
+                        "node {} took of {sender}: {:?} {origin:?}: {outcome:?}",
+                        self.node, record.body
+                    );
+                }
+                outcome
             });
             match outcome {
                 Ok(()) => applied += 1,
@@ -67,7 +76,12 @@ impl Protocol<'_> {
     }
 
     /// Decides whether to listen to a datagram at all. Nothing is remembered of a sender that is no member.
-    fn admit<'d>(&mut self, source: IpAddr, datagram: &'d [u8], now: Millis) -> Result<(Origin, &'d [u8]), Reject> {
+    fn admit<'d>(
+        &mut self,
+        source: IpAddr,
+        datagram: &'d [u8],
+        now: Millis,
+    ) -> Result<(Origin, &'d [u8]), Reject> {
         let (header, records) = Header::decode(datagram)?;
         let identity = self.config.identity;
         let source = source.to_canonical();
@@ -166,7 +180,9 @@ impl Protocol<'_> {
         if hello.wants_answer {
             self.say_hello(origin.peer, false, turn);
         }
-        debug_assert!(origin.stream == HELD || origin.stream == CONTROL || !hello.wants_answer || cfg!(not(test)));
+        debug_assert!(
+            origin.stream == HELD || origin.stream == CONTROL || !hello.wants_answer || cfg!(not(test))
+        );
         Ok(())
     }
 }

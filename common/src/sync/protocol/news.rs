@@ -8,8 +8,8 @@ use super::{HELD, Held, OwnerSlot, Place, Protocol, Tables, Turn};
 use crate::flow::FlowKey;
 use crate::id::{Generation, NodeId};
 use crate::session::tcp::{is_closed, merge, timeout_ms};
-use crate::sync::event::EventKind;
 use crate::session::{Direction, Session, told};
+use crate::sync::event::EventKind;
 use crate::sync::sender::Transmit;
 use crate::sync::wire::{Ended, Refreshed, Reported};
 use crate::sync::{Reject, address, ageing};
@@ -216,8 +216,7 @@ impl Protocol<'_> {
         if self.breaks(Mutation::NoTombstones) {
             return;
         }
-        let until = now + 2 * u64::from(self.config.tombstone_ms);
-        let evicted = self.tombstones.add(key_hash(client_key), generation, until, now);
+        let evicted = self.tombstones.add(key_hash(client_key), generation, self.config.tombstone_ms, now);
         if evicted {
             self.count(crate::counter::Counter::TombstonesEvicted);
         }
@@ -240,12 +239,8 @@ impl Protocol<'_> {
         if self.breaks(Mutation::RefreshIsIgnored) {
             return Ok(());
         }
-        let seen = ageing::last_seen(
-            refreshed.state,
-            refreshed.remaining_ms,
-            &self.config.timeouts,
-            turn.millis(),
-        );
+        let seen =
+            ageing::last_seen(refreshed.state, refreshed.remaining_ms, &self.config.timeouts, turn.millis());
         let state = merge(refreshed.state, held.session.state);
         if state != held.session.state {
             turn.tables.set_state(held.place, state);

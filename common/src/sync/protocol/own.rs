@@ -61,19 +61,19 @@ impl Protocol<'_> {
         turn: &mut Turn<'_, T, X>,
     ) {
         let now = turn.millis();
-        if tcp::is_closed(session.state) {
+        // What is claimed is told even if it has ended: the old owner must learn which session ends.
+        if tcp::is_closed(session.state) && kind != EventKind::Claim {
             return;
         }
         let ended = self.tombstones.generation(key_hash(&session.client_key()), now);
         if let Some(ended) = ended.filter(|ended| *ended >= session.generation) {
-            let held =
-                Held { place, direction: crate::session::Direction::Inbound, session: *session };
+            let held = Held { place, direction: crate::session::Direction::Inbound, session: *session };
             self.raise(&held, ended, turn);
             return;
         }
         let known = self.ledger.entry(place);
-        let is_known = known
-            .is_some_and(|entry| entry.owner == OwnerSlot::SELF && entry.word == word_of(session));
+        let is_known =
+            known.is_some_and(|entry| entry.owner == OwnerSlot::SELF && entry.word == word_of(session));
         if kind == EventKind::Refresh && is_known {
             let body = Body::Refresh(self.refreshed(session, now));
             self.courier.tell(&body, turn.now, turn.out);

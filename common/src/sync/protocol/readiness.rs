@@ -43,7 +43,13 @@ pub struct Readiness {
 impl Readiness {
     /// That of a node which has just begun.
     pub fn new(now: Millis, timeout_ms: u32) -> Readiness {
-        Readiness { state: ReadyState::Joining, began: now, timeout_ms, late: false, fraction_is_enough: false }
+        Readiness {
+            state: ReadyState::Joining,
+            began: now,
+            timeout_ms,
+            late: false,
+            fraction_is_enough: false,
+        }
     }
 
     /// How far the node is.
@@ -104,9 +110,7 @@ impl Protocol<'_> {
             held: self.ledger.total(peer.slot).sessions,
             equal: peer.equal,
             differing: peer.suspect.len().max(peer.wanted.len()),
-            config_differs: peer
-                .hello
-                .is_some_and(|hello| hello.config_digest != self.config.config_digest),
+            config_differs: peer.hello.is_some_and(|hello| hello.config_digest != self.config.config_digest),
         })
     }
 

@@ -106,13 +106,20 @@ impl Protocol<'_> {
         match (origin.stream, digest.range) {
             (StreamId::RANGES, range) => self.on_range_sent(origin, range, theirs),
             (StreamId::CHANGES, TOTAL) => self.on_total(origin, theirs, turn),
-            (StreamId::CHANGES, range) if range.0 < self.config.ranges => self.on_detail(origin, range, theirs),
+            (StreamId::CHANGES, range) if range.0 < self.config.ranges => {
+                self.on_detail(origin, range, theirs)
+            }
             _ => return Err(Reject::RecordField),
         }
         Ok(())
     }
 
-    fn on_total<T: Tables, X: Transmit>(&mut self, origin: &Origin, theirs: Digest, turn: &mut Turn<'_, T, X>) {
+    fn on_total<T: Tables, X: Transmit>(
+        &mut self,
+        origin: &Origin,
+        theirs: Digest,
+        turn: &mut Turn<'_, T, X>,
+    ) {
         let (now, digest_ms) = (turn.millis(), self.config.digest_ms);
         let peer = &mut self.peers[origin.peer];
         peer.announced = Some(theirs);
@@ -126,7 +133,8 @@ impl Protocol<'_> {
             peer.wanted.clear();
             return;
         }
-        let asked_lately = peer.details_asked.is_some_and(|asked| now.since(asked) < u64::from(digest_ms) / 2);
+        let asked_lately =
+            peer.details_asked.is_some_and(|asked| now.since(asked) < u64::from(digest_ms) / 2);
         if peer.wanted.len() > 0 || asked_lately {
             return;
         }

@@ -59,7 +59,8 @@ impl Protocol<'_> {
         let complete = |span: &Span| {
             span.got[..usize::from(span.count)].iter().all(|(got, all)| all.is_some_and(|all| *got >= all))
         };
-        let Some(at) = self.returning.spans.iter().position(|span| span.peer == peer && complete(span)) else {
+        let Some(at) = self.returning.spans.iter().position(|span| span.peer == peer && complete(span))
+        else {
             return;
         };
         let span = self.returning.spans.swap_remove(at);

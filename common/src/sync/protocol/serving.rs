@@ -148,7 +148,12 @@ impl Protocol<'_> {
         self.serving.details = (end < self.config.ranges).then_some(end);
     }
 
-    fn tell_digest<T: Tables, X: Transmit>(&mut self, range: RangeId, digest: Digest, turn: &mut Turn<'_, T, X>) {
+    fn tell_digest<T: Tables, X: Transmit>(
+        &mut self,
+        range: RangeId,
+        digest: Digest,
+        turn: &mut Turn<'_, T, X>,
+    ) {
         let body = Body::RangeDigest(RangeDigest { range, sessions: digest.sessions, digest: digest.sum });
         self.courier.tell(&body, turn.now, turn.out);
     }
@@ -252,7 +257,12 @@ impl Protocol<'_> {
         true
     }
 
-    fn send_end<T: Tables, X: Transmit>(&mut self, wanted: &Request, sessions: u32, turn: &mut Turn<'_, T, X>) {
+    fn send_end<T: Tables, X: Transmit>(
+        &mut self,
+        wanted: &Request,
+        sessions: u32,
+        turn: &mut Turn<'_, T, X>,
+    ) {
         let to = self.peers[wanted.peer].addressee();
         let end = Body::RangeEnd(RangeEnd { range: wanted.range, nonce: wanted.nonce, sessions });
         self.courier.write(to, wanted.stream, &end, turn.out);

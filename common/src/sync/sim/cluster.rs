@@ -134,7 +134,8 @@ impl<'a> Cluster<'a> {
             }
             for node in &mut self.nodes {
                 if let Some(port) = self.trace {
-                    node.tables.trace = Some((port, format!("{:.3} node {}", self.now as f64 / 1e6, node.worker.node)));
+                    node.tables.trace =
+                        Some((port, format!("{:.3} node {}", self.now as f64 / 1e6, node.worker.node)));
                 }
                 node.turn(self.now, &mut self.network, &mut self.random);
                 if let Some(violation) = node.tables.violation.take() {
@@ -152,7 +153,9 @@ impl<'a> Cluster<'a> {
         let ready = |node: &Node<'_>| {
             node.protocol.as_ref().is_some_and(|protocol| protocol.readiness().state() == ReadyState::Ready)
         };
-        loss == 0 && full == 0 && delay_us <= 2_000
+        loss == 0
+            && full == 0
+            && delay_us <= 2_000
             && !self.plan.flapping
             && self.plan.cuts == 0
             && self.is_member.iter().all(|member| *member)
@@ -186,7 +189,8 @@ impl<'a> Cluster<'a> {
             self.salt = self.random.next();
         }
         if self.random.chance(leaves) {
-            self.is_member[number] = !self.is_member[number] || self.is_member.iter().filter(|one| **one).count() < 2;
+            self.is_member[number] =
+                !self.is_member[number] || self.is_member.iter().filter(|one| **one).count() < 2;
             self.lost_at = self.now;
             self.spread_members();
         }
@@ -271,6 +275,7 @@ impl<'a> Cluster<'a> {
             return;
         }
         self.check_port(number, session.local);
+        let inherited = key.protocol == Protocol::Tcp && session.state != SessionState::TcpSynReceived;
         if key.protocol == Protocol::Tcp {
             let Passed::Through(answered) = self.from_server(number, session.local, SYN_ACK) else { return };
             if answered.client_key() != key {
@@ -286,6 +291,7 @@ impl<'a> Cluster<'a> {
         connection.phase = Phase::Open { local: session.local, since: self.now };
         connection.heard = self.now;
         connection.missing_since = None;
+        connection.inherited = inherited;
         connection.next_try = self.now + pace;
     }
 
@@ -325,7 +331,9 @@ impl<'a> Cluster<'a> {
     fn judge(&mut self, number: usize, local: Endpoint, passed: Passed) -> bool {
         let udp = self.connections[number].key.protocol == Protocol::Udp;
         match passed {
-            Passed::Through(session) if session.local == local && session.client_key() == self.connections[number].key => {
+            Passed::Through(session)
+                if session.local == local && session.client_key() == self.connections[number].key =>
+            {
                 true
             }
             Passed::Through(session) => {
@@ -333,8 +341,10 @@ impl<'a> Cluster<'a> {
                     Phase::Open { since, .. } => since,
                     Phase::Closed(at) => at,
                 };
-                let settled = self.now - since > SECOND && self.now - self.connections[number].heard < 3 * SECOND;
-                if self.calm_for() > 4 * SECOND && settled && self.lost_at < since {
+                let settled =
+                    self.now - since > SECOND && self.now - self.connections[number].heard < 3 * SECOND;
+                let inherited = self.connections[number].inherited;
+                if self.calm_for() > 4 * SECOND && settled && self.lost_at < since && !inherited {
                     let message = format!(
                         "{:.3} s: connection {number} through {local:?} went through {session:?}",
                         self.seconds()
@@ -368,16 +378,20 @@ impl<'a> Cluster<'a> {
         let since = *connection.missing_since.get_or_insert(now);
         let Phase::Open { since: opened, local } = connection.phase else { return };
         let (key, server_key) = (connection.key, connection.server_key(local));
+        let inherited = connection.inherited;
         if now - since < 1_200_000 {
             return;
         }
         let calm = self.calm_for() > now - since + 2 * SECOND;
-        let held = self.nodes.iter().any(|node| {
-            node.tables.find(&key).is_some_and(|held| held.session.server_key() == server_key)
-        });
-        if calm && (held || self.lost_at < opened) {
-            let message =
-                format!("{:.3} s: connection {number} ({key:?}) lost, held by somebody: {held}", self.seconds());
+        let held = self
+            .nodes
+            .iter()
+            .any(|node| node.tables.find(&key).is_some_and(|held| held.session.server_key() == server_key));
+        if calm && !inherited && (held || self.lost_at < opened) {
+            let message = format!(
+                "{:.3} s: connection {number} ({key:?}) lost, held by somebody: {held}",
+                self.seconds()
+            );
             self.violation.get_or_insert(message);
         }
         if now - since > 4 * SECOND {

@@ -21,8 +21,8 @@ use cluster::{Cluster, SECOND};
 use node::Durable;
 use random::Random;
 
-use super::protocol::mutation::Mutation;
 use super::protocol::Tables;
+use super::protocol::mutation::Mutation;
 
 /// What a run came to.
 #[derive(Debug, Default)]
@@ -42,7 +42,8 @@ fn run(seed: u64, mutation: Mutation) -> Outcome {
     let mut cluster = Cluster::new(seed, &durable, mutation);
     let violation = story(&mut cluster, &mut random).err();
     Outcome {
-        violation: violation.map(|violation| format!("{:.3} s, {nodes} nodes: {violation}", cluster.seconds())),
+        violation: violation
+            .map(|violation| format!("{:.3} s, {nodes} nodes: {violation}", cluster.seconds())),
         opened: cluster.opened,
         broken: cluster.broken,
         datagrams: cluster.network.delivered,
@@ -126,9 +127,14 @@ fn clusters_of_many_seeds_obey_the_rules() {
         }
     });
     let [opened, broken, datagrams] = totals.map(AtomicU64::into_inner);
-    println!("{count} seeds from {first}: {opened} connections opened, {broken} given up, {datagrams} datagrams");
+    println!(
+        "{count} seeds from {first}: {opened} connections opened, {broken} given up, {datagrams} datagrams"
+    );
     let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "seeds that failed: {failed:?}; run one with BATON_SIM_SEED0=… BATON_SIM_SEEDS=1");
+    assert!(
+        failed.is_empty(),
+        "seeds that failed: {failed:?}; run one with BATON_SIM_SEED0=… BATON_SIM_SEEDS=1"
+    );
 }
 
 #[test]

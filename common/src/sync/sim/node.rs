@@ -85,7 +85,13 @@ pub struct Node<'a> {
 
 impl<'a> Node<'a> {
     /// A node that has just booted.
-    pub fn new(number: usize, durable: &'a Durable, members: Vec<Member>, mutation: Mutation, random: &mut Random) -> Node<'a> {
+    pub fn new(
+        number: usize,
+        durable: &'a Durable,
+        members: Vec<Member>,
+        mutation: Mutation,
+        random: &mut Random,
+    ) -> Node<'a> {
         let node = NodeId(number as u16 + 1);
         let worker = Worker {
             node,
@@ -178,11 +184,16 @@ impl<'a> Node<'a> {
             self.start(now);
         }
         let Some(protocol) = &mut self.protocol else { return };
+        protocol.prints = self.tables.trace.is_some();
         let from = self.number;
         let mut out = |peer: IpAddr, datagram: &[u8]| {
             let IpAddr::V4(peer) = peer else { return Transmission::NoNeighbour };
             let to = usize::from(peer.octets()[3]) - 1;
-            if network.send(now, from, to, datagram, random) { Transmission::Sent } else { Transmission::QueueFull }
+            if network.send(now, from, to, datagram, random) {
+                Transmission::Sent
+            } else {
+                Transmission::QueueFull
+            }
         };
         for (from, datagram) in self.backlog.drain(..) {
             let _ = protocol.on_datagram(address(from), &datagram, clock, &mut self.tables, &mut out);
@@ -201,8 +212,8 @@ impl<'a> Node<'a> {
             protocol.audit(Place(place), 1, clock, &mut self.tables, &mut out);
         }
         protocol.poll(clock, &mut self.tables, &mut out);
-        self.worker.opens =
-            self.durable.state.was_ready() || now.saturating_sub(self.began) > 1000 * u64::from(READY_TIMEOUT_MS);
+        self.worker.opens = self.durable.state.was_ready()
+            || now.saturating_sub(self.began) > 1000 * u64::from(READY_TIMEOUT_MS);
     }
 
     fn start(&mut self, now: u64) {

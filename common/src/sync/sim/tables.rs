@@ -44,7 +44,10 @@ impl ModelTables {
         if let (Some((port, who)), Some(session)) = (&self.trace, self.session(place))
             && session.client.port == *port
         {
-            eprintln!("{who} {what} {place:?} {:?} {} g{} {:?}", session.local, session.owner, session.generation, session.state);
+            eprintln!(
+                "{who} {what} {place:?} {:?} {} g{} {:?}",
+                session.local, session.owner, session.generation, session.state
+            );
         }
     }
 

@@ -58,7 +58,14 @@ impl Worker {
         }
     }
 
-    fn tell(&mut self, kind: EventKind, place: Place, session: Session, now: Millis, tables: &mut ModelTables) {
+    fn tell(
+        &mut self,
+        kind: EventKind,
+        place: Place,
+        session: Session,
+        now: Millis,
+        tables: &mut ModelTables,
+    ) {
         self.say(Notice::Session(Event { kind, session }, place));
         tables.set_last_sent(place, now);
     }
@@ -89,7 +96,13 @@ impl Worker {
     }
 
     /// A packet from a real server.
-    pub fn outbound(&mut self, key: FlowKey, flags: TcpFlags, now: Millis, tables: &mut ModelTables) -> Passed {
+    pub fn outbound(
+        &mut self,
+        key: FlowKey,
+        flags: TcpFlags,
+        now: Millis,
+        tables: &mut ModelTables,
+    ) -> Passed {
         match tables.find(&key) {
             Some(held) => self.forward(held, flags, now, tables),
             None => {
@@ -173,7 +186,8 @@ impl Worker {
             let gone = !self.members.contains(&session.owner.0);
             let ends = tcp::is_closed(after);
             let holdoff_ms = if gone || ends { 0 } else { self.holdoff_ms };
-            match told::claim(session.last_sent, now, holdoff_ms, tcp::timeout_ms(after, &self.timeouts) / 2) {
+            match told::claim(session.last_sent, now, holdoff_ms, tcp::timeout_ms(after, &self.timeouts) / 2)
+            {
                 Claim::Due => {
                     session.generation = Generation(session.generation.0 + 1);
                     session.owner = self.node;
