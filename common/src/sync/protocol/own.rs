@@ -154,11 +154,12 @@ impl Protocol<'_> {
                 self.tell(kind, place, &session, turn);
             }
             // Its close was not told.
-            Some(session) if session.owner == self.node => {
-                if known.is_some_and(|entry| entry.owner == OwnerSlot::SELF) {
-                    self.tell_end(place, &session, turn);
-                    self.ledger.clear(place);
-                }
+            Some(session)
+                if session.owner == self.node
+                    && known.is_some_and(|entry| entry.owner == OwnerSlot::SELF) =>
+            {
+                self.tell_end(place, &session, turn);
+                self.ledger.clear(place);
             }
             Some(_) => {}
         }

@@ -244,7 +244,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// A packet of the client's, and whether it came out at the other end as it should.
-    fn from_client(&mut self, number: usize, flags: TcpFlags) -> Passed {
+    fn client_sends(&mut self, number: usize, flags: TcpFlags) -> Passed {
         let Connection { key, server, hash, .. } = self.connections[number];
         let Some(at) = self.route(hash) else { return Passed::Refused };
         let node = &mut self.nodes[at];
@@ -252,7 +252,7 @@ impl<'a> Cluster<'a> {
         node.worker.inbound(key, flags, server, clock, &mut node.tables)
     }
 
-    fn from_server(&mut self, number: usize, local: Endpoint, flags: TcpFlags) -> Passed {
+    fn server_sends(&mut self, number: usize, local: Endpoint, flags: TcpFlags) -> Passed {
         let connection = &self.connections[number];
         let (key, hash) = (connection.server_key(local), connection.hash);
         let Some(at) = self.route_back(local, hash) else { return Passed::Refused };
@@ -264,7 +264,7 @@ impl<'a> Cluster<'a> {
     fn open(&mut self, number: usize) {
         let Connection { key, server, pace, .. } = self.connections[number];
         self.connections[number].next_try = self.now + 200_000;
-        let Passed::Through(session) = self.from_client(number, SYN) else { return };
+        let Passed::Through(session) = self.client_sends(number, SYN) else { return };
         // A SYN that went through an old session opens a connection by the old way: servers take it after a close.
         if session.server != server {
             return;
@@ -277,11 +277,11 @@ impl<'a> Cluster<'a> {
         self.check_port(number, session.local);
         let inherited = key.protocol == Protocol::Tcp && session.state != SessionState::TcpSynReceived;
         if key.protocol == Protocol::Tcp {
-            let Passed::Through(answered) = self.from_server(number, session.local, SYN_ACK) else { return };
+            let Passed::Through(answered) = self.server_sends(number, session.local, SYN_ACK) else { return };
             if answered.client_key() != key {
                 return;
             }
-            let Passed::Through(done) = self.from_client(number, ACK) else { return };
+            let Passed::Through(done) = self.client_sends(number, ACK) else { return };
             if done.local != session.local {
                 return;
             }
@@ -314,11 +314,11 @@ impl<'a> Cluster<'a> {
     fn speak(&mut self, number: usize, local: Endpoint) {
         let pace = self.connections[number].pace;
         self.connections[number].next_try = self.now + pace / 2 + self.random.below(pace);
-        let passed = self.from_client(number, ACK);
+        let passed = self.client_sends(number, ACK);
         if !self.judge(number, local, passed) {
             return;
         }
-        let passed = self.from_server(number, local, ACK);
+        let passed = self.server_sends(number, local, ACK);
         let heard = self.judge(number, local, passed);
         let connection = &mut self.connections[number];
         if heard {
@@ -402,10 +402,10 @@ impl<'a> Cluster<'a> {
     /// Either side closes; both ends' last packets pass or are lost.
     fn close(&mut self, number: usize, local: Endpoint, flags: TcpFlags) {
         if self.connections[number].key.protocol == Protocol::Tcp {
-            self.from_client(number, flags);
+            self.client_sends(number, flags);
             if flags != RST {
-                self.from_server(number, local, flags);
-                self.from_client(number, ACK);
+                self.server_sends(number, local, flags);
+                self.client_sends(number, ACK);
             }
         }
         let quick = self.random.chance(300_000);
