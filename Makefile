@@ -22,7 +22,7 @@ UNITS    := $(notdir $(wildcard systemd/*.service systemd/*.target))
 DOCS     := README.md ARCHITECTURE.md CHANGELOG.md LICENSE conf/baton.ron $(wildcard docs/*.md)
 SCRIPTS  := .ci/run tests/run $(wildcard tests/install-deps)
 
-.PHONY: help deps testdeps build demo test unit lint install uninstall
+.PHONY: help deps testdeps build demo test unit lint fuzz install uninstall
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
@@ -52,6 +52,16 @@ lint: testdeps ## Formatting, clippy, documentation, shell scripts
 	@RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
 	@shellcheck --severity=warning $(SCRIPTS)
 	@echo "lint: clean"
+
+# What `fuzz` finds new goes into the corpus that the tests replay, thinned out.
+FUZZ_SECONDS := 300
+FUZZ_TARGETS := wire_records wire_datagram
+
+fuzz: ## Fuzz the wire format's decoder (needs cargo-fuzz and a nightly compiler; FUZZ_SECONDS=n each)
+	@for target in $(FUZZ_TARGETS); do \
+		(cd fuzz && cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=2000 && \
+			cargo +nightly fuzz cmin $$target); \
+	done
 
 install: $(if $(BUILT),,build) ## Binaries, units, documents, sample config; honours DESTDIR, PREFIX, SYSCONFDIR
 	@install -d $(addprefix "$(DESTDIR)",$(BINDIR) $(UNITDIR) $(DOCDIR) $(dir $(CONFIG)))
