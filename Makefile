@@ -53,14 +53,16 @@ lint: testdeps ## Formatting, clippy, documentation, shell scripts
 	@shellcheck --severity=warning $(SCRIPTS)
 	@echo "lint: clean"
 
-# What `fuzz` finds new goes into the corpus that the tests replay, thinned out.
+# What is found goes to FUZZ_FOUND first; only what reaches new code goes on into the corpus, which the tests replay.
 FUZZ_SECONDS := 300
 FUZZ_TARGETS := wire_records wire_datagram
+FUZZ_FOUND   := target/found
 
 fuzz: ## Fuzz the wire format's decoder (needs cargo-fuzz and a nightly compiler; FUZZ_SECONDS=n each)
-	@for target in $(FUZZ_TARGETS); do \
-		(cd fuzz && cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=2000 && \
-			cargo +nightly fuzz cmin $$target); \
+	@cd fuzz && for target in $(FUZZ_TARGETS); do \
+		mkdir -p $(FUZZ_FOUND)/$$target; \
+		cargo +nightly fuzz run $$target $(FUZZ_FOUND)/$$target corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=2000; \
+		cargo +nightly fuzz run $$target corpus/$$target $(FUZZ_FOUND)/$$target -- -set_cover_merge=1 -use_counters=0; \
 	done
 
 install: $(if $(BUILT),,build) ## Binaries, units, documents, sample config; honours DESTDIR, PREFIX, SYSCONFDIR
