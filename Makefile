@@ -26,7 +26,7 @@ SCRIPTS  := .ci/run tests/run $(wildcard tests/install-deps)
 SEEDS := 1000
 SEED0 := 1
 
-.PHONY: help deps testdeps build demo test unit sim lint install uninstall
+.PHONY: help deps testdeps build demo test unit sim lint fuzz install uninstall
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
@@ -60,6 +60,18 @@ lint: testdeps ## Formatting, clippy, documentation, shell scripts
 	@RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
 	@shellcheck --severity=warning $(SCRIPTS)
 	@echo "lint: clean"
+
+# What is found goes to FUZZ_FOUND first; only what reaches new code goes on into the corpus, which the tests replay.
+FUZZ_SECONDS := 300
+FUZZ_TARGETS := wire_records wire_datagram
+FUZZ_FOUND   := target/found
+
+fuzz: ## Fuzz the wire format's decoder (needs cargo-fuzz and a nightly compiler; FUZZ_SECONDS=n each)
+	@cd fuzz && for target in $(FUZZ_TARGETS); do \
+		mkdir -p $(FUZZ_FOUND)/$$target; \
+		cargo +nightly fuzz run $$target $(FUZZ_FOUND)/$$target corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=2000; \
+		cargo +nightly fuzz run $$target corpus/$$target $(FUZZ_FOUND)/$$target -- -set_cover_merge=1 -use_counters=0; \
+	done
 
 install: $(if $(BUILT),,build) ## Binaries, units, documents, sample config; honours DESTDIR, PREFIX, SYSCONFDIR
 	@install -d $(addprefix "$(DESTDIR)",$(BINDIR) $(UNITDIR) $(DOCDIR) $(dir $(CONFIG)))

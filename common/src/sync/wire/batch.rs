@@ -25,6 +25,9 @@ pub const DATAGRAM_BYTES_MIN: usize = HEADER_BYTES
 /// The largest payload of a UDP datagram over IPv4.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 
+/// Room for what encryption adds, so that it need not allocate.
+const SEAL_BYTES_MAX: usize = 64;
+
 /// Why a record was not added to a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PushError {
@@ -54,7 +57,7 @@ impl BatchWriter {
             runs: Runs::new(datagram_bytes_max),
             v4: Vocabulary::new(),
             v6: Vocabulary::new(),
-            datagram: Vec::with_capacity(datagram_bytes_max),
+            datagram: Vec::with_capacity(datagram_bytes_max + SEAL_BYTES_MAX),
         }
     }
 
@@ -113,15 +116,15 @@ impl BatchWriter {
         self.runs.is_full()
     }
 
-    /// The datagram: the header, what the records refer to, the records. The batch stays as it is until
-    /// [`clear`](BatchWriter::clear).
-    pub fn datagram(&mut self, header: &Header) -> &[u8] {
+    /// The datagram: the header, what the records refer to, the records. It may be encrypted where it is. The batch stays
+    /// as it is until [`clear`](BatchWriter::clear).
+    pub fn datagram(&mut self, header: &Header) -> &mut Vec<u8> {
         self.datagram.clear();
         self.datagram.extend_from_slice(&header.encode());
         self.v4.write(&mut self.datagram);
         self.v6.write(&mut self.datagram);
         self.runs.write(&mut self.datagram);
-        &self.datagram
+        &mut self.datagram
     }
 
     /// Forgets the records.
