@@ -196,7 +196,7 @@ impl Conversation {
             &self.peer.numbered(0, &news),
             &[(SyncRejectDuplicate, 1)],
         );
-        self.changes_only("a number long passed", &self.peer.numbered(64, &news), &[(SyncRejectTooOld, 1)]);
+        self.changes_only("a number long passed", &self.peer.numbered(1024, &news), &[(SyncRejectTooOld, 1)]);
         self.changes_only("an earlier life", &self.peer.of_earlier_life(&news), &[(SyncRejectEpoch, 1)]);
         // Late is not bad in itself, but what it tells is old by now.
         let held = [upsert(flow(40_000), 4)];

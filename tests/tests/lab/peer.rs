@@ -8,7 +8,7 @@ use baton_common::session::SessionState;
 use baton_common::sync::wire::{BatchWriter, Body, Header, Reported, StreamId};
 
 /// Where node 2 begins to count. High enough that there are numbers long passed.
-const FIRST: u64 = 1000;
+const FIRST: u64 = 10_000;
 const BOOT_EPOCH: u64 = 1_000_000;
 
 /// The peer: where it stands in its stream.

@@ -1,6 +1,7 @@
 //! Bad datagrams of every kind change exactly one counter, and nothing else.
 
 use super::*;
+use crate::sync::WINDOW;
 
 /// Where the sequence number stands.
 const SEQUENCE: usize = 32;
@@ -23,7 +24,7 @@ fn damaged(offset: usize, bytes: &[u8]) -> Vec<u8> {
 fn node() -> Node {
     let mut node = Node::new();
     let mut first = datagrams_of(&[upsert(session_v6(9))]).remove(0);
-    first[SEQUENCE..SEQUENCE + 8].copy_from_slice(&100u64.to_le_bytes());
+    first[SEQUENCE..SEQUENCE + 8].copy_from_slice(&2000u64.to_le_bytes());
     node.receive(&first).unwrap();
     node.counters = Box::new(CounterBlock::new());
     node
@@ -79,8 +80,8 @@ fn each_wrong_header_field_has_its_own_reason() {
         ("boot epoch 0", 24, &[0; 8], Reject::HeaderField),
         ("older boot epoch", 24, &999u64.to_le_bytes(), Reject::Epoch),
         ("sequence 0", SEQUENCE, &[0; 8], Reject::HeaderField),
-        ("sequence received before", SEQUENCE, &100u64.to_le_bytes(), Reject::Duplicate),
-        ("sequence below the window", SEQUENCE, &36u64.to_le_bytes(), Reject::TooOld),
+        ("sequence received before", SEQUENCE, &2000u64.to_le_bytes(), Reject::Duplicate),
+        ("sequence below the window", SEQUENCE, &(2000 - WINDOW).to_le_bytes(), Reject::TooOld),
     ];
     for (what, offset, bytes, reason) in cases {
         assert_rejected(what, SENDER_ADDRESS, &damaged(*offset, bytes), *reason);
