@@ -20,7 +20,7 @@ fn damaged(offset: usize, bytes: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// A node with a session in its table and 100 datagrams behind it.
+/// A node with a session in its table and 2000 datagrams behind it.
 fn node() -> Node {
     let mut node = Node::new();
     let mut first = datagrams_of(&[upsert(session_v6(9))]).remove(0);
@@ -97,14 +97,14 @@ fn a_member_is_heard_only_from_its_own_address() {
 #[test]
 fn an_ipv4_source_may_come_mapped_to_ipv6() {
     let mut datagram = good();
-    datagram[SEQUENCE..SEQUENCE + 8].copy_from_slice(&101u64.to_le_bytes());
+    datagram[SEQUENCE..SEQUENCE + 8].copy_from_slice(&2001u64.to_le_bytes());
     assert!(node().receive_from("::ffff:10.2.0.102".parse().unwrap(), &datagram).is_ok());
 }
 
 #[test]
 fn a_datagram_for_this_secondary_alone_is_taken() {
     let mut datagram = damaged(20, &[1, 0, 0]);
-    datagram[SEQUENCE..SEQUENCE + 8].copy_from_slice(&101u64.to_le_bytes());
+    datagram[SEQUENCE..SEQUENCE + 8].copy_from_slice(&2001u64.to_le_bytes());
     assert!(node().receive(&datagram).is_ok());
 }
 
