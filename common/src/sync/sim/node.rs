@@ -196,7 +196,10 @@ impl<'a> Node<'a> {
             }
         };
         for (from, datagram) in self.backlog.drain(..) {
-            let _ = protocol.on_datagram(address(from), &datagram, clock, &mut self.tables, &mut out);
+            let taken = protocol.on_datagram(address(from), &datagram, clock, &mut self.tables, &mut out);
+            if taken.is_ok() && !self.members.iter().any(|member| usize::from(member.node.0) == from + 1) {
+                self.tables.violation.get_or_insert(format!("node {} is no member and was heard", from + 1));
+            }
         }
         for notice in self.worker.ring.drain(..) {
             match notice {
