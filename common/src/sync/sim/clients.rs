@@ -26,6 +26,8 @@ pub struct Connection {
     pub next_try: u64,
     /// Whether it was opened through a session of an earlier connection, whose end may still be on its way.
     pub inherited: bool,
+    /// Whether another node held its session when one lost everything: then it must not be lost.
+    pub safe: bool,
     /// How often the client says something, microseconds.
     pub pace: u64,
 }
@@ -49,6 +51,7 @@ impl Connection {
             missing_since: None,
             next_try: 0,
             inherited: false,
+            safe: false,
             pace: 100_000 + 400_000 * (number as u64 % 7),
         }
     }

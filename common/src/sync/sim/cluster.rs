@@ -5,7 +5,7 @@ use super::network::{Network, Weather};
 use super::node::{Durable, Node, address};
 use super::random::Random;
 use super::worker::Passed;
-use crate::flow::{Endpoint, Protocol};
+use crate::flow::{Endpoint, FlowKey, Protocol};
 use crate::id::NodeId;
 use crate::packet::TcpFlags;
 use crate::session::SessionState;
@@ -178,6 +178,7 @@ impl<'a> Cluster<'a> {
         if self.random.chance(crashes) && self.nodes[number].is_up(self.now) {
             self.nodes[number].crash(self.now, until);
             self.lost_at = self.now;
+            self.note_what_is_safe();
         }
         if self.random.chance(cuts) && number != other {
             self.network.cut(number, other, until);
@@ -197,6 +198,22 @@ impl<'a> Cluster<'a> {
         if self.random.chance(steps) {
             self.nodes[number].offset += self.random.below(2 * SECOND);
         }
+    }
+
+    /// Notes which connections' sessions are held by a node that is up.
+    fn note_what_is_safe(&mut self) {
+        for number in 0..self.connections.len() {
+            let connection = &self.connections[number];
+            self.connections[number].safe = connection
+                .local()
+                .is_some_and(|local| self.is_held(connection.key, connection.server_key(local)));
+        }
+    }
+
+    fn is_held(&self, key: FlowKey, server_key: FlowKey) -> bool {
+        self.nodes
+            .iter()
+            .any(|node| node.tables.find(&key).is_some_and(|held| held.session.server_key() == server_key))
     }
 
     fn spread_members(&mut self) {
@@ -292,6 +309,7 @@ impl<'a> Cluster<'a> {
         connection.heard = self.now;
         connection.missing_since = None;
         connection.inherited = inherited;
+        connection.safe = false;
         connection.next_try = self.now + pace;
     }
 
@@ -378,16 +396,13 @@ impl<'a> Cluster<'a> {
         let since = *connection.missing_since.get_or_insert(now);
         let Phase::Open { since: opened, local } = connection.phase else { return };
         let (key, server_key) = (connection.key, connection.server_key(local));
-        let inherited = connection.inherited;
+        let Connection { inherited, safe, .. } = *connection;
         if now - since < 1_200_000 {
             return;
         }
         let calm = self.calm_for() > now - since + 2 * SECOND;
-        let held = self
-            .nodes
-            .iter()
-            .any(|node| node.tables.find(&key).is_some_and(|held| held.session.server_key() == server_key));
-        if calm && !inherited && (held || self.lost_at < opened) {
+        let held = self.is_held(key, server_key);
+        if calm && !inherited && (held || safe || self.lost_at < opened) {
             let message = format!(
                 "{:.3} s: connection {number} ({key:?}) lost, held by somebody: {held}",
                 self.seconds()

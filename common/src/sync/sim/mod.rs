@@ -177,7 +177,7 @@ planted_bugs_are_found! {
     ageing_is_silent => AgeingIsSilent from 1;
     departed_are_heard => DepartedAreHeard from 1;
     refresh_is_ignored => RefreshIsIgnored from 12;
-    nothing_is_given_back => NothingIsGivenBack from 1;
+    nothing_is_given_back => NothingIsGivenBack from 37;
     no_nacks => NoNacks from 250;
     no_digests => NoDigests from 1;
     nothing_is_purged => NothingIsPurged from 128;
