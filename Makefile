@@ -71,6 +71,18 @@ lint: testdeps ## Formatting, clippy, documentation, shell scripts
 bench-table: build ## Session tables beside others, into bench/results; SIZES= and ROUNDS= shorten it (needs root)
 	@$(TARGET)/release/baton-bench table --sizes "$(SIZES)" --rounds $(ROUNDS)
 
+# What is found goes to FUZZ_FOUND first; only what reaches new code goes on into the corpus, which the tests replay.
+FUZZ_SECONDS := 300
+FUZZ_TARGETS := wire_records wire_datagram
+FUZZ_FOUND   := target/found
+
+fuzz: ## Fuzz the wire format's decoder (needs cargo-fuzz and a nightly compiler; FUZZ_SECONDS=n each)
+	@cd fuzz && for target in $(FUZZ_TARGETS); do \
+		mkdir -p $(FUZZ_FOUND)/$$target; \
+		cargo +nightly fuzz run $$target $(FUZZ_FOUND)/$$target corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=2000; \
+		cargo +nightly fuzz run $$target corpus/$$target $(FUZZ_FOUND)/$$target -- -set_cover_merge=1 -use_counters=0; \
+	done
+
 install: $(if $(BUILT),,build) ## Binaries, units, documents, sample config; honours DESTDIR, PREFIX, SYSCONFDIR
 	@install -d $(addprefix "$(DESTDIR)",$(BINDIR) $(UNITDIR) $(DOCDIR) $(dir $(CONFIG)))
 	@install -m 755 $(addprefix $(or $(BUILT),$(TARGET)/release)/,$(BINARIES)) "$(DESTDIR)$(BINDIR)"

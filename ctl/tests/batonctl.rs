@@ -46,7 +46,7 @@ impl Node {
             SessionTable::create(&node.file(kind, number), kind, 64).unwrap();
         }
         CounterFile::create(&node.file(FileKind::Counters, 0), 2, 1).unwrap();
-        state::create(&node.file(FileKind::SyncState, 0)).unwrap();
+        state::create(&node.file(FileKind::SyncState, 0), 1472).unwrap();
         node
     }
 

@@ -128,7 +128,7 @@ fn describe_geometry(kind: FileKind, geometry: &[u64]) -> String {
         FileKind::LocalTable | FileKind::RemoteTable => &["sessions"],
         FileKind::EventRing | FileKind::SyncRxRing | FileKind::SyncTxRing => &["slots", "bytes each"],
         FileKind::Counters => &["workers", "sync domains"],
-        FileKind::SyncState => &["senders", "streams each"],
+        FileKind::SyncState => &["senders", "streams each", "words of the retransmission ring"],
     };
     let words: Vec<_> = geometry.iter().zip(names).map(|(value, name)| format!("{value} {name}")).collect();
     words.join(" and ")

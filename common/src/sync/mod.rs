@@ -28,6 +28,8 @@ pub mod sender;
 mod sim;
 pub mod state;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use position::{Arrival, StreamPosition, WINDOW};

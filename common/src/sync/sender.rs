@@ -155,7 +155,7 @@ impl<'a> Sender<'a> {
             sequence: self.state.take_sequence(stream),
             membership_epoch: 0,
         };
-        let payload = batch.datagram_mut(&header);
+        let payload = batch.datagram(&header);
         if self.sealer.seal(&header, payload).is_err() {
             // Its place was used before. The next number is taken then, and this one's records are found missing.
             self.counters.add(Counter::SyncTxUnsealed, 1);

@@ -12,7 +12,7 @@ use baton_common::sync::roster::Identity;
 use baton_common::sync::seal::Sealer;
 use baton_common::sync::sender::{SenderConfig, Transmission};
 use baton_common::sync::state::SyncState;
-use baton_common::sync::wire::{Body, Header, records};
+use baton_common::sync::wire::{Body, Header, Reader};
 use baton_common::time::Millis;
 
 use super::*;
@@ -95,7 +95,7 @@ impl Stage {
                 return Transmission::QueueFull;
             }
             let (_, bytes) = Header::decode(payload).unwrap();
-            sent.extend(records(bytes).map(|record| record.unwrap().body));
+            sent.extend(Reader::new().records(bytes).map(|record| record.unwrap().body));
             Transmission::Sent
         };
         self.reports.poll(self.now, &self.tables, &mut self.sender, &mut out)
@@ -106,6 +106,7 @@ impl Stage {
             Body::Upsert(reported) => reported.client.port,
             Body::Delete(ended) => ended.client.port,
             Body::Refresh(refreshed) => refreshed.client.port,
+            other => panic!("no news: {other:?}"),
         };
         self.sent.iter().map(client).collect()
     }

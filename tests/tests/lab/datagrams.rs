@@ -168,16 +168,17 @@ impl Conversation {
         };
         self.changes_only("no payload", &[], &[(SyncRejectTruncated, 1)]);
         self.changes_only("half a header", &good[..20], &[(SyncRejectTruncated, 1)]);
-        self.changes_only("a header short of a byte", &good[..35], &[(SyncRejectTruncated, 1)]);
+        self.changes_only("a header short of a byte", &good[..39], &[(SyncRejectTruncated, 1)]);
         self.changes_only("another magic number", &changed(0, b'X'), &[(SyncRejectMagic, 1)]);
         self.changes_only("a future version", &changed(4, 2), &[(SyncRejectVersion, 1)]);
         self.changes_only("an unknown stream", &changed(5, 9), &[(SyncRejectHeaderField, 1)]);
         self.changes_only("a reserved flag", &changed(6, 1), &[(SyncRejectReserved, 1)]);
         self.changes_only("another reserved flag", &changed(7, 0x80), &[(SyncRejectReserved, 1)]);
         self.changes_only("another cluster", &changed(8, 2), &[(SyncRejectCluster, 1)]);
-        self.changes_only("another kind of membership", &changed(32, 1), &[(SyncRejectMembershipEpoch, 1)]);
+        self.changes_only("for another node", &changed(20, 3), &[(SyncRejectAddressee, 1)]);
+        self.changes_only("another kind of membership", &changed(12, 1), &[(SyncRejectMembershipEpoch, 1)]);
         let mut unnumbered = good.clone();
-        unnumbered[24..32].fill(0);
+        unnumbered[32..40].fill(0);
         self.changes_only("no sequence number", &unnumbered, &[(SyncRejectHeaderField, 1)]);
     }
 
@@ -185,7 +186,7 @@ impl Conversation {
     fn senders(&self) {
         let named = |node: u8| {
             let mut payload = self.peer.peek(&[upsert(flow(42_000), 5)]);
-            payload[12] = node;
+            payload[16] = node;
             payload
         };
         self.changes_only("no node's number", &named(0), &[(SyncRejectHeaderField, 1)]);
@@ -224,8 +225,8 @@ impl Conversation {
             ("in the clear", self.peer.peek_with(None, &news), SyncRejectUnsealed),
             ("a record that was changed", changed(HEADER_BYTES), SyncRejectTag),
             ("a tag that was changed", changed(last), SyncRejectTag),
-            ("another number in the stream", changed(24 + 2), SyncRejectTag),
-            ("a later life", changed(16 + 6), SyncRejectTag),
+            ("another number in the stream", changed(32 + 2), SyncRejectTag),
+            ("a later life", changed(24 + 6), SyncRejectTag),
             ("without a tag", good[..HEADER_BYTES + 15].to_vec(), SyncRejectTruncated),
             ("a byte short", good[..last].to_vec(), SyncRejectTag),
         ];
@@ -249,7 +250,7 @@ impl Conversation {
             &self.peer.numbered(0, &news),
             &[(SyncRejectDuplicate, 1)],
         );
-        self.changes_only("a number long passed", &self.peer.numbered(64, &news), &[(SyncRejectTooOld, 1)]);
+        self.changes_only("a number long passed", &self.peer.numbered(1024, &news), &[(SyncRejectTooOld, 1)]);
         self.changes_only("an earlier life", &self.peer.of_earlier_life(&news), &[(SyncRejectEpoch, 1)]);
         // Late is not bad in itself, but what it tells is old by now.
         let held = [upsert(flow(40_000), 4)];
@@ -265,38 +266,29 @@ impl Conversation {
 
     /// Records that cannot be understood.
     fn records(&mut self) {
-        let mut bad_state = upsert(flow(42_000), 5);
-        bad_state[4 + 10] = 99;
-        let mut bad_flag = upsert(flow(42_000), 5);
-        bad_flag[1] |= 0x80;
-        let mut multicast = upsert(flow(42_000), 5);
-        multicast[4 + 11] = 224;
-        let mut portless = upsert(flow(42_000), 5);
-        portless[4 + 11 + 6 + 4..4 + 11 + 6 + 6].fill(0);
-        let mut ownerless = upsert(flow(42_000), 5);
-        ownerless[4 + 8..4 + 10].fill(0);
-        let mut too_long = upsert(flow(42_000), 5);
-        too_long[2..4].copy_from_slice(&500u16.to_le_bytes());
-        let shorter = record::raw(1, 1, &upsert(flow(42_000), 5)[4..30]);
-        let extended =
-            |kind: u8| record::raw(1, 1, &[&upsert(flow(42_000), 5)[4..], &[kind, 2, 0, 0]].concat());
-        let cases: [(&str, Vec<u8>, Counter); 12] = [
+        // The last record is the upsert itself: a header of 4 bytes and an item of 13. Before it stands what it refers to.
+        let good = upsert(flow(42_000), 5);
+        let item = good.len() - 13;
+        let changed = |at: usize, value: u8| {
+            let mut record = good.clone();
+            record[at] = value;
+            record
+        };
+        let with = |flags: u8, payload: &[u8]| [&good[..item - 4], &record::raw(16, flags, payload)].concat();
+        let extended = |extension: &[u8]| with(5, &[&good[item..], extension].concat());
+        let cases = [
             ("an unknown record that must be known", record::raw(200, 1, &[1, 2, 3]), SyncRejectRecordType),
             ("an unknown record that may be skipped", record::raw(200, 0, &[1, 2, 3]), SyncSkippedRecords),
-            ("a length past the end", too_long, SyncRejectRecordLength),
-            ("half a record header", vec![1, 1], SyncRejectRecordLength),
-            ("an unknown state", bad_state, SyncRejectRecordField),
-            ("an unknown flag", bad_flag, SyncRejectRecordField),
-            ("a multicast client", multicast, SyncRejectRecordField),
-            ("a VIP without a port", portless, SyncRejectRecordField),
-            ("no owner", ownerless, SyncRejectRecordField),
-            ("a record shorter than its fields", shorter, SyncRejectRecordField),
-            ("an extension that must be known", extended(0x81), SyncRejectExtension),
-            (
-                "an extension past the record",
-                record::raw(1, 1, &[&upsert(flow(42_000), 5)[4..], &[1, 9]].concat()),
-                SyncRejectRecordField,
-            ),
+            ("a length past the end", changed(item - 2, 200), SyncRejectRecordLength),
+            ("half a record header", vec![16, 1], SyncRejectRecordLength),
+            ("an unknown state", changed(item + 10, 0x5f), SyncRejectRecordField),
+            ("an unknown flag", changed(item - 3, 0x81), SyncRejectRecordField),
+            ("a multicast client", changed(item, 224), SyncRejectRecordField),
+            ("a real server that is not named", changed(item + 8, 1), SyncRejectReference),
+            ("a record shorter than its fields", with(1, &good[item..][..12]), SyncRejectRecordSize),
+            ("an extension that must be known", extended(&[0x81, 2, 0, 0]), SyncRejectExtension),
+            ("an extension past the record", extended(&[1, 9]), SyncRejectRecordField),
+            ("a local address 0.0.0.0", record::raw(5, 1, &[0x0f, 0, 0, 0, 0]), SyncRejectDictionaryEntry),
         ];
         for (what, record, counter) in cases {
             let payload = self.peer.next(&[record]);
@@ -310,9 +302,6 @@ impl Conversation {
             ("an older generation", upsert(flow(40_000), 4), SyncRejectStale),
             ("an older generation's end", record::delete(flow(40_000), 4), SyncRejectStale),
             ("an older generation's refresh", record::refresh(flow(40_000), 4), SyncRejectStale),
-            ("another node's session", record::owned_by(3, upsert(flow(42_000), 5)), SyncRejectNotOwner),
-            ("the receiver's session", record::owned_by(1, upsert(flow(42_000), 5)), SyncRejectNotOwner),
-            ("another node's claim", record::owned_by(3, upsert(flow(40_000), 9)), SyncRejectNotOwner),
             ("the end of an unknown session", record::delete(flow(42_000), 5), SyncRejectUnknownSession),
             ("the refresh of an unknown session", record::refresh(flow(42_000), 5), SyncRejectUnknownSession),
             ("a client in a server's place", upsert(flow(40_000).reversed(42_000), 9), SyncRejectConflict),

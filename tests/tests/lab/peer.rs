@@ -12,7 +12,7 @@ use baton_common::sync::wire::{BatchWriter, Body, Header, Reported, StreamId};
 use crate::harness::Lab;
 
 /// Where node 2 begins to count. High enough that there are numbers long passed.
-const FIRST: u64 = 1000;
+const FIRST: u64 = 10_000;
 const BOOT_EPOCH: u64 = 1_000_000;
 
 /// The peer: where it stands in its stream.
@@ -70,6 +70,7 @@ fn datagram(keys: Option<&Keyring>, boot_epoch: u64, sequence: u64, records: &[V
         node: sender.node,
         numa: sender.numa,
         key: sealer.key(),
+        to: None,
         stream: StreamId::CHANGES,
         boot_epoch,
         sequence,
@@ -118,7 +119,6 @@ impl Flow {
 /// A record that tells of a session of node 2's.
 pub fn upsert(flow: Flow, generation: u32) -> Vec<u8> {
     record::encoded(Body::Upsert(Reported {
-        owner: NodeId(2),
         generation: Generation(generation),
         state: flow.state,
         remaining_ms: 600_000,
@@ -138,20 +138,13 @@ pub mod record {
     /// A record that tells the end of a session of node 2's.
     pub fn delete(flow: Flow, generation: u32) -> Vec<u8> {
         let Flow { client, vip, state, .. } = flow;
-        encoded(Body::Delete(Ended {
-            owner: NodeId(2),
-            generation: Generation(generation),
-            state,
-            client,
-            vip,
-        }))
+        encoded(Body::Delete(Ended { generation: Generation(generation), state, client, vip }))
     }
 
     /// A record that tells that a session of node 2's lives on.
     pub fn refresh(flow: Flow, generation: u32) -> Vec<u8> {
         let Flow { client, vip, state, .. } = flow;
         encoded(Body::Refresh(Refreshed {
-            owner: NodeId(2),
             generation: Generation(generation),
             state,
             remaining_ms: 600_000,
@@ -166,14 +159,7 @@ pub mod record {
         [&[kind, flags], length.as_slice(), payload].concat()
     }
 
-    /// An upsert of another node's session.
-    pub fn owned_by(node: u16, mut upsert: Vec<u8>) -> Vec<u8> {
-        // Behind the record's header, generation and remaining time.
-        upsert[12..14].copy_from_slice(&node.to_le_bytes());
-        upsert
-    }
-
-    /// A record as the wire module writes it.
+    /// A record as the wire module writes it, behind the dictionary that it refers to.
     pub(super) fn encoded(body: Body) -> Vec<u8> {
         let mut batch = BatchWriter::new(1400);
         batch.push(&body).expect("a record that fits");

@@ -147,7 +147,7 @@ impl<'a> Courier<'a> {
         }
         if !self.silent {
             let header = Header { to: Some((to.node, to.numa)), ..self.header(stream) };
-            let datagram = self.letter.datagram_mut(&header);
+            let datagram = self.letter.datagram(&header);
             if self.sealer.seal(&header, datagram).is_ok() {
                 let sent = out.transmit(to.address, datagram);
                 self.full |= count(self.counters, sent, datagram.len());
@@ -192,7 +192,7 @@ impl<'a> Courier<'a> {
         }
         if !self.silent {
             let header = self.header(StreamId::CHANGES);
-            let datagram = self.changes.datagram_mut(&header);
+            let datagram = self.changes.datagram(&header);
             if self.sealer.seal(&header, datagram).is_ok() {
                 // Sealed: what is sent again are these bytes.
                 self.ring.keep(header.sequence, datagram);

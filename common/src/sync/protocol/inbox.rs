@@ -66,7 +66,16 @@ impl Protocol<'_> {
         for record in reader.records(records) {
             let outcome = record.and_then(|record| {
                 self.counters.add(Counter::SyncSkippedExtensions, record.extensions_skipped.into());
-                self.take(&mut origin, &record.body, &mut turn)
+                let outcome = self.take(&mut origin, &record.body, &mut turn);
+                #[cfg(test)]
+                if self.prints {
+                    let sender = self.peers[origin.peer].node;
+                    eprintln!(
+                        "node {} took of {sender}: {:?} {origin:?}: {outcome:?}",
+                        self.node, record.body
+                    );
+                }
+                outcome
             });
             match outcome {
                 Ok(()) => applied += 1,

@@ -139,6 +139,9 @@ pub struct Protocol<'a> {
     housekeeping: housekeeping::Housekeeping,
     #[cfg(test)]
     pub(super) mutation: Mutation,
+    /// Whether each record that comes is printed, and what became of it.
+    #[cfg(test)]
+    pub(super) prints: bool,
 }
 
 impl<'a> Protocol<'a> {
@@ -182,6 +185,8 @@ impl<'a> Protocol<'a> {
             config,
             #[cfg(test)]
             mutation: Mutation::None,
+            #[cfg(test)]
+            prints: false,
         };
         protocol.ledger.open(OwnerSlot::SELF);
         protocol.set_members(members, now.millis());

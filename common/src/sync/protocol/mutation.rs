@@ -43,28 +43,3 @@ pub enum Mutation {
     /// Restart: the numbers of a restarted secondary begin anew.
     NumbersBeginAnew,
 }
-
-impl Mutation {
-    /// Every planted bug.
-    #[cfg(test)]
-    pub const ALL: &[Mutation] = &[
-        Mutation::AnyGenerationWins,
-        Mutation::LastOwnerWins,
-        Mutation::LateNewsSetsBack,
-        Mutation::ClaimsAreKept,
-        Mutation::LoserGoesOn,
-        Mutation::NewsIsPassedOn,
-        Mutation::NoTombstones,
-        Mutation::AgeingIsSilent,
-        Mutation::DepartedAreHeard,
-        Mutation::RefreshIsIgnored,
-        Mutation::NothingIsGivenBack,
-        Mutation::NoNacks,
-        Mutation::NoDigests,
-        Mutation::NothingIsPurged,
-        Mutation::IncompleteRangesPurge,
-        Mutation::NoQueries,
-        Mutation::ReadyAtOnce,
-        Mutation::NumbersBeginAnew,
-    ];
-}

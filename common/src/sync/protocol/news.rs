@@ -37,6 +37,12 @@ impl Protocol<'_> {
         let Some(held) = held else { return self.add(origin, &session, turn) };
         let same_endpoints = held.session.server_key() == server_key;
         let mine = held.session.owner == self.node;
+        if mine && self.is_overdue(&held.session, turn.millis()) {
+            // The sweep has not come by yet. The peer hears of the end, and makes its session newer than this one.
+            self.tell_end(held.place, &held.session, turn);
+            self.give_up(held.place, turn);
+            return Err(Reject::Ended);
+        }
         // What no peer was told of gives way to what one has told.
         let unreported = mine && !told::is_told(held.session.last_sent);
         if !unreported && !self.wins(session.owner, session.generation, &held.session) {
@@ -56,6 +62,11 @@ impl Protocol<'_> {
         }
         self.give_up(held.place, turn);
         self.add(origin, &session, turn)
+    }
+
+    /// Whether a session of this node's own was idle for its timeout.
+    fn is_overdue(&self, session: &Session, now: Millis) -> bool {
+        session.last_seen + u64::from(timeout_ms(session.state, &self.config.timeouts)) <= now
     }
 
     /// News of a session that has ended changes nothing; but it may show that a session which is thought to be this node's own
@@ -93,8 +104,10 @@ impl Protocol<'_> {
             turn.tables.set_owner(place, session.owner, session.generation);
             turn.tables.set_last_sent(place, Millis(0));
         }
-        // An owner that raises the generation has opened it anew; another owner has taken it over as it was.
-        let reopened = session.generation > old.generation && session.owner == old.owner;
+        // An owner that raises the generation has opened it anew, and so has whoever has a newer one of what has ended here;
+        // otherwise another owner has taken it over as it was.
+        let anew = session.owner == old.owner || is_closed(old.state);
+        let reopened = session.generation > old.generation && anew;
         let backwards = origin.late && self.breaks(Mutation::LateNewsSetsBack);
         let state = if reopened || backwards { session.state } else { merge(session.state, old.state) };
         if state != old.state {
@@ -216,8 +229,7 @@ impl Protocol<'_> {
         if self.breaks(Mutation::NoTombstones) {
             return;
         }
-        let until = now + 2 * u64::from(self.config.tombstone_ms);
-        let evicted = self.tombstones.add(key_hash(client_key), generation, until, now);
+        let evicted = self.tombstones.add(key_hash(client_key), generation, self.config.tombstone_ms, now);
         if evicted {
             self.count(crate::counter::Counter::TombstonesEvicted);
         }

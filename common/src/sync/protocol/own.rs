@@ -61,7 +61,8 @@ impl Protocol<'_> {
         turn: &mut Turn<'_, T, X>,
     ) {
         let now = turn.millis();
-        if tcp::is_closed(session.state) {
+        // What is claimed is told even if it has ended: the old owner must learn which session ends.
+        if tcp::is_closed(session.state) && kind != EventKind::Claim {
             return;
         }
         let ended = self.tombstones.generation(key_hash(&session.client_key()), now);
@@ -153,11 +154,12 @@ impl Protocol<'_> {
                 self.tell(kind, place, &session, turn);
             }
             // Its close was not told.
-            Some(session) if session.owner == self.node => {
-                if known.is_some_and(|entry| entry.owner == OwnerSlot::SELF) {
-                    self.tell_end(place, &session, turn);
-                    self.ledger.clear(place);
-                }
+            Some(session)
+                if session.owner == self.node
+                    && known.is_some_and(|entry| entry.owner == OwnerSlot::SELF) =>
+            {
+                self.tell_end(place, &session, turn);
+                self.ledger.clear(place);
             }
             Some(_) => {}
         }

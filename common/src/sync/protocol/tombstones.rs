@@ -34,13 +34,19 @@ impl Tombstones {
         key_hash as usize & (self.places.len() - 1)
     }
 
-    /// Notes that the session under this key has ended with this generation. Returns whether another one had to go.
-    pub fn add(&mut self, key_hash: u64, generation: Generation, until: Millis, now: Millis) -> bool {
+    /// Notes that the session under this key has ended with this generation, for `keeps_ms` and as long again. Returns whether
+    /// another one had to go.
+    ///
+    /// A later end with a lower generation, of a session that was opened by who did not know of the earlier one, does not make that
+    /// one last longer.
+    pub fn add(&mut self, key_hash: u64, generation: Generation, keeps_ms: u32, now: Millis) -> bool {
+        let until = now + 2 * u64::from(keeps_ms);
         let bucket = self.bucket(key_hash);
         let bucket = &mut self.places[bucket];
         if let Some(known) = bucket.iter_mut().find(|one| one.key_hash == key_hash && one.until > now) {
-            known.generation = known.generation.max(generation.0);
-            known.until = known.until.max(until);
+            if generation.0 >= known.generation || known.until <= now + u64::from(keeps_ms) {
+                (known.generation, known.until) = (generation.0, until);
+            }
             return false;
         }
         let Some(first_to_go) = bucket.iter_mut().min_by_key(|one| one.until) else { return false };
@@ -72,8 +78,8 @@ mod tests {
     #[test]
     fn a_tombstone_counts_until_its_time_and_keeps_the_highest_generation() {
         let mut tombstones = Tombstones::new(64);
-        tombstones.add(7, Generation(3), Millis(200), NOW);
-        tombstones.add(7, Generation(2), Millis(300), NOW);
+        tombstones.add(7, Generation(3), 100, NOW);
+        tombstones.add(7, Generation(2), 100, Millis(150));
         assert_eq!(tombstones.generation(7, NOW), Some(Generation(3)));
         assert_eq!(tombstones.generation(7, Millis(299)), Some(Generation(3)));
         assert_eq!(tombstones.generation(7, Millis(300)), None);
@@ -81,12 +87,20 @@ mod tests {
     }
 
     #[test]
+    fn an_old_tombstone_is_not_prolonged_by_the_end_of_a_session_that_did_not_know_it() {
+        let mut tombstones = Tombstones::new(64);
+        tombstones.add(7, Generation(3), 100, NOW);
+        tombstones.add(7, Generation(1), 100, Millis(210));
+        assert_eq!(tombstones.generation(7, Millis(399)), Some(Generation(1)));
+    }
+
+    #[test]
     fn a_full_store_lets_the_one_go_that_would_go_first() {
         let mut tombstones = Tombstones::new(4);
         for key in 0..4 {
-            assert!(!tombstones.add(key, Generation(1), Millis(200 + key), NOW));
+            assert!(!tombstones.add(key, Generation(1), 50 + key as u32, NOW));
         }
-        assert!(tombstones.add(9, Generation(1), Millis(500), NOW));
+        assert!(tombstones.add(9, Generation(1), 200, NOW));
         assert_eq!(tombstones.generation(0, NOW), None);
         assert!((1..4).chain([9]).all(|key| tombstones.generation(key, NOW).is_some()));
         assert_eq!(tombstones.evicted(), 1);
@@ -96,9 +110,9 @@ mod tests {
     fn an_expired_place_is_taken_without_loss() {
         let mut tombstones = Tombstones::new(4);
         for key in 0..4 {
-            tombstones.add(key, Generation(1), Millis(200), NOW);
+            tombstones.add(key, Generation(1), 50, NOW);
         }
-        assert!(!tombstones.add(9, Generation(1), Millis(500), Millis(201)));
+        assert!(!tombstones.add(9, Generation(1), 200, Millis(201)));
         assert_eq!(tombstones.evicted(), 0);
     }
 }

@@ -24,6 +24,10 @@ pub struct Connection {
     /// When the first packet of those was sent that found no session since.
     pub missing_since: Option<u64>,
     pub next_try: u64,
+    /// Whether it was opened through a session of an earlier connection, whose end may still be on its way.
+    pub inherited: bool,
+    /// Whether another node held its session when one lost everything: then it must not be lost.
+    pub safe: bool,
     /// How often the client says something, microseconds.
     pub pace: u64,
 }
@@ -46,6 +50,8 @@ impl Connection {
             heard: 0,
             missing_since: None,
             next_try: 0,
+            inherited: false,
+            safe: false,
             pace: 100_000 + 400_000 * (number as u64 % 7),
         }
     }

@@ -5,7 +5,7 @@ use super::network::{Network, Weather};
 use super::node::{Durable, Node, address};
 use super::random::Random;
 use super::worker::Passed;
-use crate::flow::{Endpoint, Protocol};
+use crate::flow::{Endpoint, FlowKey, Protocol};
 use crate::id::NodeId;
 use crate::packet::TcpFlags;
 use crate::session::SessionState;
@@ -178,6 +178,7 @@ impl<'a> Cluster<'a> {
         if self.random.chance(crashes) && self.nodes[number].is_up(self.now) {
             self.nodes[number].crash(self.now, until);
             self.lost_at = self.now;
+            self.note_what_is_safe();
         }
         if self.random.chance(cuts) && number != other {
             self.network.cut(number, other, until);
@@ -197,6 +198,22 @@ impl<'a> Cluster<'a> {
         if self.random.chance(steps) {
             self.nodes[number].offset += self.random.below(2 * SECOND);
         }
+    }
+
+    /// Notes which connections' sessions are held by a node that is up.
+    fn note_what_is_safe(&mut self) {
+        for number in 0..self.connections.len() {
+            let connection = &self.connections[number];
+            self.connections[number].safe = connection
+                .local()
+                .is_some_and(|local| self.is_held(connection.key, connection.server_key(local)));
+        }
+    }
+
+    fn is_held(&self, key: FlowKey, server_key: FlowKey) -> bool {
+        self.nodes
+            .iter()
+            .any(|node| node.tables.find(&key).is_some_and(|held| held.session.server_key() == server_key))
     }
 
     fn spread_members(&mut self) {
@@ -244,7 +261,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// A packet of the client's, and whether it came out at the other end as it should.
-    fn from_client(&mut self, number: usize, flags: TcpFlags) -> Passed {
+    fn client_sends(&mut self, number: usize, flags: TcpFlags) -> Passed {
         let Connection { key, server, hash, .. } = self.connections[number];
         let Some(at) = self.route(hash) else { return Passed::Refused };
         let node = &mut self.nodes[at];
@@ -252,7 +269,7 @@ impl<'a> Cluster<'a> {
         node.worker.inbound(key, flags, server, clock, &mut node.tables)
     }
 
-    fn from_server(&mut self, number: usize, local: Endpoint, flags: TcpFlags) -> Passed {
+    fn server_sends(&mut self, number: usize, local: Endpoint, flags: TcpFlags) -> Passed {
         let connection = &self.connections[number];
         let (key, hash) = (connection.server_key(local), connection.hash);
         let Some(at) = self.route_back(local, hash) else { return Passed::Refused };
@@ -264,7 +281,7 @@ impl<'a> Cluster<'a> {
     fn open(&mut self, number: usize) {
         let Connection { key, server, pace, .. } = self.connections[number];
         self.connections[number].next_try = self.now + 200_000;
-        let Passed::Through(session) = self.from_client(number, SYN) else { return };
+        let Passed::Through(session) = self.client_sends(number, SYN) else { return };
         // A SYN that went through an old session opens a connection by the old way: servers take it after a close.
         if session.server != server {
             return;
@@ -275,12 +292,13 @@ impl<'a> Cluster<'a> {
             return;
         }
         self.check_port(number, session.local);
+        let inherited = key.protocol == Protocol::Tcp && session.state != SessionState::TcpSynReceived;
         if key.protocol == Protocol::Tcp {
-            let Passed::Through(answered) = self.from_server(number, session.local, SYN_ACK) else { return };
+            let Passed::Through(answered) = self.server_sends(number, session.local, SYN_ACK) else { return };
             if answered.client_key() != key {
                 return;
             }
-            let Passed::Through(done) = self.from_client(number, ACK) else { return };
+            let Passed::Through(done) = self.client_sends(number, ACK) else { return };
             if done.local != session.local {
                 return;
             }
@@ -290,6 +308,8 @@ impl<'a> Cluster<'a> {
         connection.phase = Phase::Open { local: session.local, since: self.now };
         connection.heard = self.now;
         connection.missing_since = None;
+        connection.inherited = inherited;
+        connection.safe = false;
         connection.next_try = self.now + pace;
     }
 
@@ -312,11 +332,11 @@ impl<'a> Cluster<'a> {
     fn speak(&mut self, number: usize, local: Endpoint) {
         let pace = self.connections[number].pace;
         self.connections[number].next_try = self.now + pace / 2 + self.random.below(pace);
-        let passed = self.from_client(number, ACK);
+        let passed = self.client_sends(number, ACK);
         if !self.judge(number, local, passed) {
             return;
         }
-        let passed = self.from_server(number, local, ACK);
+        let passed = self.server_sends(number, local, ACK);
         let heard = self.judge(number, local, passed);
         let connection = &mut self.connections[number];
         if heard {
@@ -341,7 +361,8 @@ impl<'a> Cluster<'a> {
                 };
                 let settled =
                     self.now - since > SECOND && self.now - self.connections[number].heard < 3 * SECOND;
-                if self.calm_for() > 4 * SECOND && settled && self.lost_at < since {
+                let inherited = self.connections[number].inherited;
+                if self.calm_for() > 4 * SECOND && settled && self.lost_at < since && !inherited {
                     let message = format!(
                         "{:.3} s: connection {number} through {local:?} went through {session:?}",
                         self.seconds()
@@ -375,15 +396,13 @@ impl<'a> Cluster<'a> {
         let since = *connection.missing_since.get_or_insert(now);
         let Phase::Open { since: opened, local } = connection.phase else { return };
         let (key, server_key) = (connection.key, connection.server_key(local));
+        let Connection { inherited, safe, .. } = *connection;
         if now - since < 1_200_000 {
             return;
         }
         let calm = self.calm_for() > now - since + 2 * SECOND;
-        let held = self
-            .nodes
-            .iter()
-            .any(|node| node.tables.find(&key).is_some_and(|held| held.session.server_key() == server_key));
-        if calm && (held || self.lost_at < opened) {
+        let held = self.is_held(key, server_key);
+        if calm && !inherited && (held || safe || self.lost_at < opened) {
             let message = format!(
                 "{:.3} s: connection {number} ({key:?}) lost, held by somebody: {held}",
                 self.seconds()
@@ -398,10 +417,10 @@ impl<'a> Cluster<'a> {
     /// Either side closes; both ends' last packets pass or are lost.
     fn close(&mut self, number: usize, local: Endpoint, flags: TcpFlags) {
         if self.connections[number].key.protocol == Protocol::Tcp {
-            self.from_client(number, flags);
+            self.client_sends(number, flags);
             if flags != RST {
-                self.from_server(number, local, flags);
-                self.from_client(number, ACK);
+                self.server_sends(number, local, flags);
+                self.client_sends(number, ACK);
             }
         }
         let quick = self.random.chance(300_000);

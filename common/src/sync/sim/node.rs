@@ -187,6 +187,7 @@ impl<'a> Node<'a> {
             self.start(now);
         }
         let Some(protocol) = &mut self.protocol else { return };
+        protocol.prints = self.tables.trace.is_some();
         let from = self.number;
         let mut out = |peer: IpAddr, datagram: &[u8]| {
             let IpAddr::V4(peer) = peer else { return Transmission::NoNeighbour };
@@ -198,7 +199,10 @@ impl<'a> Node<'a> {
             }
         };
         for (from, datagram) in self.backlog.drain(..) {
-            let _ = protocol.on_datagram(address(from), &datagram, clock, &mut self.tables, &mut out);
+            let taken = protocol.on_datagram(address(from), &datagram, clock, &mut self.tables, &mut out);
+            if taken.is_ok() && !self.members.iter().any(|member| usize::from(member.node.0) == from + 1) {
+                self.tables.violation.get_or_insert(format!("node {} is no member and was heard", from + 1));
+            }
         }
         for notice in self.worker.ring.drain(..) {
             match notice {

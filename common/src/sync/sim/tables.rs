@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 
 use crate::flow::FlowKey;
 use crate::id::{Generation, NodeId};
+use crate::session::tcp::is_closed;
 use crate::session::{Direction, Session, SessionState};
 use crate::sync::protocol::{Held, Place, RemoteTableFull, Tables};
 use crate::time::Millis;
@@ -144,7 +145,8 @@ impl Tables for ModelTables {
             if owner != NodeId(0) && generation < session.generation {
                 backwards = Some(format!("generation {generation} for {session:?}"));
             }
-            reopened = owner == session.owner && generation > session.generation;
+            let anew = owner == session.owner || is_closed(session.state);
+            reopened = anew && generation > session.generation;
             (session.owner, session.generation) = (owner, generation);
         });
         if let Some(place) = self.reopened.get_mut(place.0 as usize) {

@@ -1,6 +1,7 @@
 //! Bad datagrams of every kind change exactly one counter, and nothing else.
 
 use super::*;
+use crate::sync::WINDOW;
 
 /// Where the sequence number stands.
 const SEQUENCE: usize = 32;
@@ -19,11 +20,11 @@ fn damaged(offset: usize, bytes: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// A node with a session in its table and 100 datagrams behind it.
+/// A node with a session in its table and 2000 datagrams behind it.
 fn node() -> Node {
     let mut node = Node::new();
     let mut first = datagrams_of(&[upsert(session_v6(9))]).remove(0);
-    first[SEQUENCE..SEQUENCE + 8].copy_from_slice(&100u64.to_le_bytes());
+    first[SEQUENCE..SEQUENCE + 8].copy_from_slice(&2000u64.to_le_bytes());
     node.receive(&first).unwrap();
     node.counters = Box::new(CounterBlock::new());
     node
@@ -79,8 +80,8 @@ fn each_wrong_header_field_has_its_own_reason() {
         ("boot epoch 0", 24, &[0; 8], Reject::HeaderField),
         ("older boot epoch", 24, &999u64.to_le_bytes(), Reject::Epoch),
         ("sequence 0", SEQUENCE, &[0; 8], Reject::HeaderField),
-        ("sequence received before", SEQUENCE, &100u64.to_le_bytes(), Reject::Duplicate),
-        ("sequence below the window", SEQUENCE, &36u64.to_le_bytes(), Reject::TooOld),
+        ("sequence received before", SEQUENCE, &2000u64.to_le_bytes(), Reject::Duplicate),
+        ("sequence below the window", SEQUENCE, &(2000 - WINDOW).to_le_bytes(), Reject::TooOld),
     ];
     for (what, offset, bytes, reason) in cases {
         assert_rejected(what, SENDER_ADDRESS, &damaged(*offset, bytes), *reason);
@@ -96,14 +97,14 @@ fn a_member_is_heard_only_from_its_own_address() {
 #[test]
 fn an_ipv4_source_may_come_mapped_to_ipv6() {
     let mut datagram = good();
-    datagram[SEQUENCE..SEQUENCE + 8].copy_from_slice(&101u64.to_le_bytes());
+    datagram[SEQUENCE..SEQUENCE + 8].copy_from_slice(&2001u64.to_le_bytes());
     assert!(node().receive_from("::ffff:10.2.0.102".parse().unwrap(), &datagram).is_ok());
 }
 
 #[test]
 fn a_datagram_for_this_secondary_alone_is_taken() {
     let mut datagram = damaged(20, &[1, 0, 0]);
-    datagram[SEQUENCE..SEQUENCE + 8].copy_from_slice(&101u64.to_le_bytes());
+    datagram[SEQUENCE..SEQUENCE + 8].copy_from_slice(&2001u64.to_le_bytes());
     assert!(node().receive(&datagram).is_ok());
 }
 

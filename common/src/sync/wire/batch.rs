@@ -25,6 +25,9 @@ pub const DATAGRAM_BYTES_MIN: usize = HEADER_BYTES
 /// The largest payload of a UDP datagram over IPv4.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 
+/// Room for what encryption adds, so that it need not allocate.
+const SEAL_BYTES_MAX: usize = 64;
+
 /// Why a record was not added to a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PushError {
@@ -35,9 +38,6 @@ pub enum PushError {
     #[error("the session has addresses of both families")]
     MixedFamilies,
 }
-
-/// Room that is left for a seal's tag, so that sealing allocates nothing.
-const SEAL_BYTES: usize = 16;
 
 /// Records gathered for one datagram. Allocates only when it is made.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl BatchWriter {
             runs: Runs::new(datagram_bytes_max),
             v4: Vocabulary::new(),
             v6: Vocabulary::new(),
-            datagram: Vec::with_capacity(datagram_bytes_max + SEAL_BYTES),
+            datagram: Vec::with_capacity(datagram_bytes_max + SEAL_BYTES_MAX),
         }
     }
 
@@ -116,14 +116,9 @@ impl BatchWriter {
         self.runs.is_full()
     }
 
-    /// The datagram: the header, what the records refer to, the records. The batch stays as it is until
-    /// [`clear`](BatchWriter::clear).
-    pub fn datagram(&mut self, header: &Header) -> &[u8] {
-        self.datagram_mut(header)
-    }
-
-    /// The datagram, for a seal to be put on it in place.
-    pub fn datagram_mut(&mut self, header: &Header) -> &mut Vec<u8> {
+    /// The datagram: the header, what the records refer to, the records. It may be encrypted where it is. The batch stays
+    /// as it is until [`clear`](BatchWriter::clear).
+    pub fn datagram(&mut self, header: &Header) -> &mut Vec<u8> {
         self.datagram.clear();
         self.datagram.extend_from_slice(&header.encode());
         self.v4.write(&mut self.datagram);

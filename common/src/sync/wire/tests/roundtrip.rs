@@ -153,7 +153,7 @@ proptest! {
             } else {
                 prop_assert_eq!(batch.push(&last), Err(PushError::Full));
                 prop_assert_eq!(batch.records() as usize, bodies.len());
-                prop_assert_eq!(batch.datagram(&header()), before, "nothing was added");
+                prop_assert_eq!(&*batch.datagram(&header()), &before, "nothing was added");
             }
         }
     }
