@@ -42,6 +42,7 @@ fn written(bodies: &[Body], datagram_bytes_max: usize) -> Vec<Vec<u8>> {
         membership_epoch: 0,
         node: NodeId(1),
         numa: NumaId(0),
+        key: None,
         to: None,
         stream: StreamId::CHANGES,
         boot_epoch: 1,

@@ -170,7 +170,7 @@ fn no_record_is_in_the_clear_and_no_datagram_too_long() {
     let vip = session_v4(1).vip.address.to_v4().unwrap();
     assert!(clear.windows(4).any(|window| window == vip), "in the clear it is there");
     for datagram in &datagrams {
-        assert!(datagram.len() <= payload_bytes_max(1500, false));
+        assert!(datagram.len() <= payload_bytes_max(1500, false, 0));
         assert!(!datagram[HEADER_BYTES..].windows(4).any(|window| window == vip));
     }
     let mut node = node(&[1]);
