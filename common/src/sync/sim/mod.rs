@@ -141,7 +141,7 @@ fn clusters_of_many_seeds_obey_the_rules() {
 fn a_seed_tells_the_same_story_every_time() {
     let (one, other) = (run(4711, Mutation::None), run(4711, Mutation::None));
     assert_eq!(format!("{one:?}"), format!("{other:?}"));
-    assert!(one.opened > 50 && one.datagrams > 1000, "{one:?}");
+    assert!(one.opened > 50 && one.datagrams > 500, "{one:?}");
 }
 
 /// Seeds within which every planted bug must show.
