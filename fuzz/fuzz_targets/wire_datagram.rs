@@ -2,8 +2,4 @@
 
 #![no_main]
 
-#[path = "../wire.rs"]
-#[allow(dead_code)]
-mod wire;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wire::datagram(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| baton_fuzz::datagram(bytes));

@@ -2,8 +2,4 @@
 
 #![no_main]
 
-#[path = "../wire.rs"]
-#[allow(dead_code)]
-mod wire;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wire::records(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| baton_fuzz::records(bytes));

@@ -238,7 +238,7 @@ impl Bucket {
     fn begin_change(&self) -> u64 {
         let odd = self.head.load(Ordering::Relaxed) | 1;
         self.head.store(odd, Ordering::Relaxed);
-        // SYNC bucket-changing: pairs with the acquire fence of `read`.
+        // SYNC bucket-changing: pairs with the acquire fences of `read` and `glance`.
         fence(Ordering::Release);
         odd
     }
@@ -247,7 +247,7 @@ impl Bucket {
     #[inline]
     fn end_change(&self, head: u64) {
         let sequence = ((head & SEQUENCE_MASK) | 1) + 1;
-        // SYNC bucket-changed: pairs with the acquire load of `read`.
+        // SYNC bucket-changed: pairs with the acquire loads of `read` and `glance`.
         self.head.store(head & !SEQUENCE_MASK | sequence & SEQUENCE_MASK, Ordering::Release);
     }
 
@@ -262,7 +262,7 @@ impl Bucket {
             Some(in_head) => with_tag(head, 2 + in_head),
             None => {
                 let word = &self.tags[slot / WORD_TAGS];
-                // SYNC record-numbered: pairs with the acquire fence of `read`, for the slot's record number.
+                // SYNC record-numbered: pairs with the acquire fences of `read` and `glance`, for the slot's record number.
                 word.store(with_tag(word.load(Ordering::Relaxed), slot % WORD_TAGS), Ordering::Release);
                 head
             }
@@ -275,7 +275,7 @@ impl Bucket {
         let head = self.head.load(Ordering::Relaxed);
         let sequence = (head & SEQUENCE_MASK).wrapping_add(2) & SEQUENCE_MASK;
         let rest = head & !(SEQUENCE_MASK | STRAYS_MASK);
-        // SYNC bucket-changed: pairs with the acquire load of `read`.
+        // SYNC bucket-changed: pairs with the acquire loads of `read` and `glance`.
         self.head.store(rest | u64::from(strays) << SEQUENCE_BITS | sequence, Ordering::Release);
     }
 

@@ -1,8 +1,8 @@
 //! Batches: many operations at once, with what each will need brought near while others are under way.
 //!
 //! A batch runs as a ring: each turn takes one item one step further at each stage, so that a cache line is asked for a few
-//! turns before it is needed, and never many at a time. Each item's last step is the single operation itself, one item
-//! after the other: the prefetching steps only look, and may be wrong.
+//! turns before it is needed, and never many at a time. Items change the table in their last step only, one after the other.
+//! The glance before it may settle that a key stands nowhere; that a record is the key's is checked in the last step.
 
 use super::writer::InsertError;
 use super::{Lookup, SessionTable, TableWriter};
