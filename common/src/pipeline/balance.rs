@@ -20,11 +20,11 @@ use crate::time::Millis;
 const SWEEP_SLOTS: u32 = 64;
 
 /// A packet's session: where it stands and what it says.
-struct Found {
-    home: Home,
-    index: RecordIndex,
-    direction: Direction,
-    session: Session,
+pub(super) struct Found {
+    pub(super) home: Home,
+    pub(super) index: RecordIndex,
+    pub(super) direction: Direction,
+    pub(super) session: Session,
 }
 
 impl Pipeline {
@@ -122,7 +122,7 @@ impl Pipeline {
 
     /// Takes a session over from another node if its client's packets come here now: at once if the owner is gone or the
     /// packet ends the session, otherwise when they have kept coming.
-    fn consider_claim(&mut self, now: Millis, before: SessionState, found: &Found) {
+    pub(super) fn consider_claim(&mut self, now: Millis, before: SessionState, found: &Found) {
         let Some(sharing) = &self.parts.sharing else { return };
         let Found { home, index, session, .. } = *found;
         let ends = tcp::is_closed(session.state);
