@@ -288,8 +288,12 @@ impl Pipeline {
         self.set_last_sent(home, index, now);
     }
 
-    /// Tells the secondary that a TCP packet which opens nothing found no session.
+    /// Tells the secondary that a TCP packet which opens nothing found no session. A SYN to a local address is none of a session's:
+    /// servers open no connections through the balancer.
     fn report_miss(&mut self, direction: Direction, flow: &ParsedFlow) {
+        if flow.opens() {
+            return;
+        }
         if let (Some(_), Some(reporter), Protocol::Tcp) =
             (&self.parts.sharing, &mut self.parts.reporter, flow.key.protocol)
         {
