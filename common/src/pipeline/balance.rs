@@ -265,9 +265,14 @@ impl Pipeline {
         self.report(now, kind, home, index, session);
     }
 
-    /// Tells of a UDP session that was not told before, if its service says that it is old or busy enough.
+    /// Tells of a session that was not told before: of a UDP session if its service says that it is old or busy enough, of a TCP
+    /// session if its handshake is done.
     fn report_when_old_enough(&mut self, now: Millis, home: Home, index: RecordIndex, session: &Session) {
-        if session.protocol != Protocol::Udp {
+        if session.protocol == Protocol::Tcp {
+            // The packet that finished the handshake was a FIN, or the worker that claimed it died before it noted that.
+            if tcp::is_past_handshake(session.state) && !tcp::is_closed(session.state) {
+                self.report(now, EventKind::Upsert, home, index, session);
+            }
             return;
         }
         let service = self.parts.services.lookup(session.vip, session.protocol);

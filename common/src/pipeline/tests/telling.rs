@@ -125,3 +125,15 @@ fn a_claim_that_a_full_ring_kept_from_being_told_counts_as_told_and_its_range_is
         assert_eq!(dirty.map(holds), (home == Home::Local).then_some(true), "{home:?}");
     }
 }
+
+#[test]
+fn a_handshake_that_a_fin_finishes_is_told() {
+    let mut bench = Bench::sharing();
+    let local = bench.forwarded(START, &from_client(TcpFlags::SYN)).source;
+    bench.forwarded(START, &from_server(local, TcpFlags::SYN | TcpFlags::ACK));
+    // The acknowledgement was lost on its way here.
+    bench.forwarded(START, &from_client(FIN_ACK));
+    assert_eq!(bench.events(), [(EventKind::Upsert, SessionState::TcpFinFromClient)]);
+    bench.forwarded(START, &from_server(local, FIN_ACK));
+    assert_eq!(bench.events(), [(EventKind::Delete, SessionState::TcpTimeWait)]);
+}
