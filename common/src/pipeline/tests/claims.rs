@@ -273,3 +273,19 @@ fn a_session_that_another_node_claimed_from_here_keeps_its_place_and_ages_in_sil
     assert_eq!(foreign.bench.counters.value(Counter::SessionsExpired), 1);
     assert_eq!(foreign.bench.notices(), []);
 }
+
+#[test]
+fn a_session_that_another_node_has_just_taken_is_not_taken_back_at_once() {
+    for home in HOMES {
+        let own = Session { owner: NodeId(1), last_sent: START - 5, ..remote_session() };
+        let mut foreign = Foreign::with(home, own);
+        // The secondary writes the owner first and "last sent" after it: a packet may come in between.
+        foreign.is_taken_by(NodeId(2), Generation(2));
+        foreign.client_sends(0, TcpFlags::ACK);
+        assert_eq!(foreign.owner(), (NodeId(2), Generation(2)));
+        foreign.client_sends(199, TcpFlags::ACK);
+        assert_eq!(foreign.owner(), (NodeId(2), Generation(2)));
+        foreign.client_sends(200, TcpFlags::ACK);
+        assert_eq!(foreign.owner(), (NodeId(1), Generation(3)));
+    }
+}
