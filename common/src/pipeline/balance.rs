@@ -46,7 +46,7 @@ impl Pipeline {
             None => match target {
                 Target::Vip => self.open(now, flow, hash, Generation(1), frame),
                 Target::Local => {
-                    self.report_miss(Direction::Outbound, flow);
+                    self.report_miss(now, Direction::Outbound, flow);
                     Err(DropReason::NoSession)
                 }
                 Target::Other => return Verdict::Punt,
@@ -172,7 +172,7 @@ impl Pipeline {
         let FlowKey { source: client, destination: vip, protocol } = flow.key;
         let service = self.parts.services.lookup(vip, protocol).ok_or(DropReason::NoService)?;
         if !flow.opens() {
-            self.report_miss(Direction::Inbound, flow);
+            self.report_miss(now, Direction::Inbound, flow);
             return Err(DropReason::NoSession);
         }
         if self.parts.sharing.as_mut().is_some_and(|sharing| !sharing.gate.is_open(now)) {
@@ -295,14 +295,14 @@ impl Pipeline {
 
     /// Tells the secondary that a TCP packet which opens nothing found no session. A SYN to a local address is none of a session's:
     /// servers open no connections through the balancer.
-    fn report_miss(&mut self, direction: Direction, flow: &ParsedFlow) {
+    fn report_miss(&mut self, now: Millis, direction: Direction, flow: &ParsedFlow) {
         if flow.opens() {
             return;
         }
         if let (Some(_), Some(reporter), Protocol::Tcp) =
             (&self.parts.sharing, &mut self.parts.reporter, flow.key.protocol)
         {
-            reporter.miss(direction, flow.key, self.parts.counters);
+            reporter.miss(now, direction, flow.key, self.parts.counters);
         }
     }
 

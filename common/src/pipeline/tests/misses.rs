@@ -41,3 +41,21 @@ fn what_opens_a_connection_or_is_udp_is_no_miss() {
     bench.forwarded(START, &from_client(TcpFlags::SYN));
     assert_eq!(bench.notices(), []);
 }
+
+#[test]
+fn misses_leave_room_for_sessions() {
+    let mut bench = Bench::sharing();
+    for port in 0..10_000 {
+        let stray = Sample::new(&format!("10.1.1.3:{port}"), VIP, Protocol::Tcp);
+        assert_eq!(bench.pass(START, &stray).0, Verdict::Drop(DropReason::NoSession));
+    }
+    bench.forwarded(START, &Sample::udp_v4());
+    let (told, refused) =
+        (bench.counters.value(Counter::MissesTold), bench.counters.value(Counter::MissesNotTold));
+    assert_eq!(told + refused, 10_000);
+    assert!((1..u64::from(EVENT_SLOTS)).contains(&told));
+    assert_eq!(bench.counters.value(Counter::EventsDeferred), 0);
+    assert!(matches!(bench.notices().last(), Some(Notice::Session { .. })));
+    bench.pass(START + 1, &from_client(TcpFlags::ACK));
+    assert_eq!(bench.notices(), [miss(Direction::Inbound, &from_client(TcpFlags::ACK))]);
+}
