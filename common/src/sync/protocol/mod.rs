@@ -20,6 +20,8 @@ mod housekeeping;
 mod inbox;
 pub mod ledger;
 pub mod mutation;
+#[cfg(test)]
+mod net;
 mod news;
 mod own;
 mod peer;

@@ -209,6 +209,8 @@ impl Protocol<'_> {
     fn send_gathered<T: Tables, X: Transmit>(&mut self, turn: &mut Turn<'_, T, X>) {
         let Pass::Sending { mut request, mut next, mut sent } = self.serving.pass else { return };
         let mut budget = SESSIONS_PER_POLL;
+        // Whether the datagram that is being written says which range it is about. What the last call wrote was posted.
+        let mut begun = false;
         // What the digest at the end of a range counts must not be on its way behind it.
         self.courier.flush_changes(turn.out);
         while budget > 0 {
@@ -220,11 +222,13 @@ impl Protocol<'_> {
             let place = self.serving.gathered.get(next).filter(|(of, _)| usize::from(*of) == request);
             if let Some(&(_, place)) = place {
                 next += 1;
-                sent += u32::from(self.send_one(&wanted, place, sent == 0, turn));
+                let is_sent = self.send_one(&wanted, place, !begun, turn);
+                begun |= is_sent;
+                sent += u32::from(is_sent);
                 continue;
             }
             self.send_end(&wanted, sent, turn);
-            (request, sent) = (request + 1, 0);
+            (request, sent, begun) = (request + 1, 0, false);
         }
         self.serving.pass = Pass::Sending { request, next, sent };
     }
