@@ -187,6 +187,7 @@ impl Protocol<'_> {
                 let nack = Nack { stream: StreamId::CHANGES, first, count };
                 self.courier.write(to, CONTROL, &Body::Nack(nack), turn.out);
                 self.counters.add(Counter::GapsAsked, count.into());
+                self.peers[at].gaps_asked += u64::from(count);
             }
         }
     }

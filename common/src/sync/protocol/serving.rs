@@ -74,6 +74,13 @@ pub(super) struct Serving {
     details_told: Millis,
 }
 
+impl Serving {
+    /// Ranges that a peer has asked for and that wait.
+    pub(super) fn waiting_for(&self, peer: usize) -> usize {
+        self.waiting.iter().filter(|request| request.peer == peer).count()
+    }
+}
+
 impl Protocol<'_> {
     /// A peer asks for ranges, or for their digests.
     pub(super) fn on_request(&mut self, origin: &Origin, request: &RangeRequest) -> Result<(), Reject> {
