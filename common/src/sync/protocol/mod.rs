@@ -34,6 +34,8 @@ pub mod retransmit;
 mod returning;
 mod serving;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod tombstones;
 
 pub use ledger::OwnerSlot;

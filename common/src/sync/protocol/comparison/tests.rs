@@ -12,6 +12,7 @@ impl Net<'_> {
     fn compare(&mut self) -> Comparison {
         self.begin();
         self.run(15_000);
+        assert_eq!(self.refusals, []);
         self.comparison()
     }
 
