@@ -58,11 +58,10 @@ fn keys_change_without_a_datagram_lost() {
     net.run(1500);
 
     assert_eq!(net.refusals, []);
-    for host in 0..2 {
-        let counters = &durables[host].counters;
+    for (host, Durable { counters, .. }) in net.hosts.iter().zip(&durables) {
         assert_eq!(counters.value(Counter::GapsGivenUp), 0);
         assert!(counters.value(Counter::GapsAsked) > 100, "something was lost and came after all");
-        assert_eq!(net.hosts[host].tables.iter().count(), open.len());
+        assert_eq!(host.tables.iter().count(), open.len());
     }
     for (owner, session) in &open {
         let held = net.held(1 - owner, session).expect("known to the other node");
