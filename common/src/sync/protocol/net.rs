@@ -206,6 +206,17 @@ impl<'a> Net<'a> {
         self.hosts[host].tables.find(&session.client_key())
     }
 
+    /// A worker of this node claims another node's session, and tells of it.
+    pub(super) fn claim(&mut self, host: usize, session: &Session) {
+        let Held { place, session, .. } = self.held(host, session).expect("it is there");
+        let owner = NodeId(host as u16 + 1);
+        let generation = Generation(session.generation.0 + 1);
+        let now = self.clock().millis();
+        self.hosts[host].tables.set_owner(place, owner, generation);
+        self.hosts[host].tables.set_last_sent(place, now);
+        self.tell(host, EventKind::Claim, place, Session { owner, generation, last_sent: now, ..session });
+    }
+
     /// The node loses a session and knows nothing of it.
     pub(super) fn lose(&mut self, host: usize, session: &Session) {
         let held = self.held(host, session).expect("it is there");
