@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use baton_common::config::{self, Config};
-use baton_common::control::{CallError, Client, socket_path};
+use baton_common::control::{CallError, Callee, Client};
 use baton_common::time::Millis;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
@@ -90,7 +90,7 @@ fn peers(config: &Config) -> Result<PeersReport> {
 }
 
 fn primary(config: &Config) -> Result<Client, CallError> {
-    Client::connect(&socket_path(&config.paths.runtime), PRIMARY_TIMEOUT)
+    Client::connect(&config.paths.runtime, Callee::Primary, PRIMARY_TIMEOUT)
 }
 
 fn print(report: &impl Report, json: bool) -> Result<()> {

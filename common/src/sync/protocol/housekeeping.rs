@@ -9,7 +9,7 @@ use crate::id::NodeId;
 use crate::session::tcp::{is_closed, timeout_ms};
 use crate::sync::ageing;
 use crate::sync::event::EventKind;
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Nack, StreamId};
 use crate::time::Millis;
 
