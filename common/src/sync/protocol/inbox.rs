@@ -202,6 +202,7 @@ impl Protocol<'_> {
         self.courier.limit(hellos.map(|hello| hello.datagram_bytes_max.into()));
         if hello.wants_answer {
             self.say_hello(origin.peer, false, turn);
+            self.housekeeping.tell_total_soon(turn.millis());
         }
         debug_assert!(
             origin.stream == HELD || origin.stream == CONTROL || !hello.wants_answer || cfg!(not(test))

@@ -91,6 +91,7 @@ impl Protocol<'_> {
         if first >= self.config.ranges || self.breaks(Mutation::NothingIsGivenBack) {
             self.peers[peer].state.set_gave_back();
             self.say_hello(peer, false, turn);
+            self.housekeeping.tell_total_soon(turn.millis());
             return;
         }
         let count = SPAN.min(self.config.ranges - first);
