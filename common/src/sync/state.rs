@@ -147,7 +147,7 @@ pub struct PeerSnapshot {
     pub datagrams: u64,
     /// Records applied.
     pub records: u64,
-    /// Sequence numbers skipped.
+    /// Sequence numbers of the change stream skipped.
     pub gaps: u64,
     /// Datagrams that came after a later one.
     pub late: u64,
@@ -365,7 +365,9 @@ impl PeerState {
         self.last_heard_ms.store(now.0, Ordering::Relaxed);
         add(&self.datagrams, 1);
         match arrival {
-            Arrival::InOrder { gap } => add(&self.gaps, gap),
+            // The other streams number what goes to all peers, and each of them gets a part of it.
+            Arrival::InOrder { gap } if stream == StreamId::CHANGES => add(&self.gaps, gap),
+            Arrival::InOrder { .. } => {}
             Arrival::Late => add(&self.late, 1),
         }
         Ok(arrival)
@@ -413,7 +415,7 @@ impl PeerState {
     }
 
     /// What is known of the sender, if the slot is taken. Read word by word while its writer goes on.
-    fn snapshot(&self) -> Option<PeerSnapshot> {
+    pub fn snapshot(&self) -> Option<PeerSnapshot> {
         let identity = self.identity.load(Ordering::Relaxed);
         if identity == 0 {
             return None;
@@ -512,6 +514,8 @@ mod tests {
         peer.accept(9, StreamId::CHANGES, 1, NOW).unwrap();
         peer.accept(9, StreamId::CHANGES, 4, NOW).unwrap();
         peer.accept(9, StreamId::CHANGES, 3, Millis(1234)).unwrap();
+        peer.accept(9, StreamId::RANGES, 1, Millis(1234)).unwrap();
+        peer.accept(9, StreamId::RANGES, 5, Millis(1234)).unwrap();
         peer.add_records(7);
         peer.add_rejects(2);
 
@@ -520,12 +524,12 @@ mod tests {
             numa: NumaId(1),
             boot_epoch: 9,
             last_heard_ms: 1234,
-            datagrams: 3,
+            datagrams: 5,
             records: 7,
             gaps: 2,
             late: 1,
             rejects: 2,
-            highest: [4, 0, 0, 0],
+            highest: [4, 5, 0, 0],
         };
         assert_eq!(state.peers().collect::<Vec<_>>(), [snapshot]);
     }

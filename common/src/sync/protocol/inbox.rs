@@ -157,6 +157,9 @@ impl Protocol<'_> {
         body: &Body,
         turn: &mut Turn<'_, T, X>,
     ) -> Result<(), Reject> {
+        if let Some(taken) = self.take_of_comparison(origin, body, turn) {
+            return taken;
+        }
         match *body {
             Body::Upsert(reported) => {
                 let outcome = self.on_upsert(origin, &reported, turn);

@@ -10,16 +10,20 @@
 //! - `own`: what this node says of its own sessions; ageing.
 //! - `resync`, `serving`, `returning`: ranges as a whole, asked for and given.
 //! - `queries`: single sessions, asked for and given.
+//! - [`comparison`]: whether a peer has the same, for an operator who asks.
 //! - [`readiness`]: whether this node may draw traffic.
 //!
 //! `docs/session-rules.md` has the rules.
 
+pub mod comparison;
 mod courier;
 pub mod digest;
 mod housekeeping;
 mod inbox;
 pub mod ledger;
 pub mod mutation;
+#[cfg(test)]
+mod net;
 mod news;
 mod own;
 mod peer;
@@ -30,6 +34,8 @@ pub mod retransmit;
 mod returning;
 mod serving;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod tombstones;
 
 pub use ledger::OwnerSlot;
@@ -135,6 +141,7 @@ pub struct Protocol<'a> {
     returning: returning::Returning,
     serving: serving::Serving,
     queries: queries::Queries,
+    comparing: comparison::Comparing,
     readiness: Readiness,
     housekeeping: housekeeping::Housekeeping,
     #[cfg(test)]
@@ -180,6 +187,7 @@ impl<'a> Protocol<'a> {
             returning: returning::Returning::default(),
             serving: serving::Serving::default(),
             queries: queries::Queries::default(),
+            comparing: comparison::Comparing::default(),
             readiness: Readiness::new(now.millis(), config.ready_timeout_ms),
             housekeeping: housekeeping::Housekeeping::default(),
             config,
@@ -276,6 +284,7 @@ impl<'a> Protocol<'a> {
         self.poll_resync(&mut turn);
         self.poll_returning(&mut turn);
         self.poll_serving(&mut turn);
+        self.poll_comparison(&mut turn);
         self.poll_readiness(turn.millis());
         self.courier.flush_due(now, turn.out);
     }

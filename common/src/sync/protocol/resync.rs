@@ -85,6 +85,11 @@ impl Resync {
         self.clock
     }
 
+    /// Ranges that were asked for of a peer and have not come.
+    pub(super) fn asked_of(&self, peer: usize) -> usize {
+        self.pulls.iter().filter(|pull| pull.peer == peer).count()
+    }
+
     pub(super) fn next_nonce(&mut self) -> u32 {
         self.nonce = self.nonce.wrapping_add(1);
         self.nonce
@@ -180,6 +185,7 @@ impl Protocol<'_> {
             self.resync.to_purge.push(Purge { peer: origin.peer, owner, range, since });
         }
         self.count(Counter::RangesRepaired);
+        self.peers[origin.peer].repaired += 1;
         self.end_pull(at);
     }
 

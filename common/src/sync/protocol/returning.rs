@@ -145,3 +145,36 @@ impl Returning {
         if at < span.count { span.got.get_mut(usize::from(at)) } else { None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::sync::protocol::Tables;
+    use crate::sync::protocol::net::{Net, durables};
+    use crate::sync::protocol::readiness::ReadyState;
+
+    #[test]
+    fn a_node_gets_ranges_of_thousands_of_sessions_back() {
+        let durables = durables(2);
+        let mut net = Net::new(&durables, 2, None);
+        let sessions: Vec<_> = (0..3000)
+            .map(|number: u32| {
+                if number.is_multiple_of(100) {
+                    net.run(1);
+                }
+                net.open(0)
+            })
+            .collect();
+        net.run(100);
+
+        net.reboot(0);
+        net.run(5000);
+
+        let back = |session: &crate::session::Session| {
+            net.held(0, session).is_some_and(|held| held.session.owner == session.owner)
+        };
+        assert!(sessions.iter().all(back));
+        assert_eq!(net.hosts[0].protocol.readiness().state(), ReadyState::Ready);
+        assert_eq!(net.hosts[0].tables.iter().count(), net.hosts[1].tables.iter().count());
+        assert!(net.hosts[1].tables.find(&sessions[0].client_key()).is_some());
+    }
+}

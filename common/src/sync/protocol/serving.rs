@@ -5,7 +5,7 @@
 
 use super::inbox::Origin;
 use super::resync::{DETAILS, TOTAL};
-use super::{CONTROL, HELD, OwnerSlot, Place, Protocol, Tables, Turn};
+use super::{CONTROL, HELD, OwnerSlot, Place, Protocol, Tables, Turn, comparison};
 use crate::counter::Counter;
 use crate::sync::Reject;
 use crate::sync::protocol::digest::{Digest, word_of};
@@ -38,7 +38,15 @@ struct Request {
     /// `RANGES` for this node's own sessions, `HELD` for the peer's.
     stream: StreamId,
     range: RangeId,
+    /// The mark of a comparison's request, to be repeated.
+    mark: u16,
     nonce: u32,
+}
+
+impl Request {
+    fn marked(&self) -> RangeId {
+        RangeId(self.range.0 | self.mark)
+    }
 }
 
 /// Where a pass stands.
@@ -66,6 +74,13 @@ pub(super) struct Serving {
     details_told: Millis,
 }
 
+impl Serving {
+    /// Ranges that a peer has asked for and that wait.
+    pub(super) fn waiting_for(&self, peer: usize) -> usize {
+        self.waiting.iter().filter(|request| request.peer == peer).count()
+    }
+}
+
 impl Protocol<'_> {
     /// A peer asks for ranges, or for their digests.
     pub(super) fn on_request(&mut self, origin: &Origin, request: &RangeRequest) -> Result<(), Reject> {
@@ -78,10 +93,12 @@ impl Protocol<'_> {
             HELD => HELD,
             _ => return Err(Reject::RecordField),
         };
-        for range in request.ranges().take_while(|range| range.0 < self.config.ranges) {
-            let wanted = Request { peer: origin.peer, stream, range, nonce: request.nonce };
+        let mark = request.first.0 & comparison::SESSIONS;
+        let ranges = request.ranges().map(comparison::unmarked);
+        for range in ranges.take_while(|range| range.0 < self.config.ranges) {
+            let wanted = Request { peer: origin.peer, stream, range, mark, nonce: request.nonce };
             let same = |other: &Request| {
-                (other.peer, other.stream, other.range) == (wanted.peer, wanted.stream, wanted.range)
+                (other.peer, other.stream, other.marked()) == (wanted.peer, wanted.stream, wanted.marked())
             };
             if let Some(waiting) = self.serving.waiting.iter_mut().find(|other| same(other)) {
                 waiting.nonce = request.nonce;
@@ -216,6 +233,8 @@ impl Protocol<'_> {
     fn send_gathered<T: Tables, X: Transmit>(&mut self, turn: &mut Turn<'_, T, X>) {
         let Pass::Sending { mut request, mut next, mut sent } = self.serving.pass else { return };
         let mut budget = SESSIONS_PER_POLL;
+        // Whether the datagram that is being written says which range it is about. What the last call wrote was posted.
+        let mut begun = false;
         // What the digest at the end of a range counts must not be on its way behind it.
         self.courier.flush_changes(turn.out);
         while budget > 0 {
@@ -227,11 +246,13 @@ impl Protocol<'_> {
             let place = self.serving.gathered.get(next).filter(|(of, _)| usize::from(*of) == request);
             if let Some(&(_, place)) = place {
                 next += 1;
-                sent += u32::from(self.send_one(&wanted, place, sent == 0, turn));
+                let is_sent = self.send_one(&wanted, place, !begun, turn);
+                begun |= is_sent;
+                sent += u32::from(is_sent);
                 continue;
             }
             self.send_end(&wanted, sent, turn);
-            (request, sent) = (request + 1, 0);
+            (request, sent, begun) = (request + 1, 0, false);
         }
         self.serving.pass = Pass::Sending { request, next, sent };
     }
@@ -249,7 +270,7 @@ impl Protocol<'_> {
             return false;
         }
         let to = self.peers[wanted.peer].addressee();
-        let begin = Body::RangeBegin(RangeBegin { range: wanted.range, nonce: wanted.nonce });
+        let begin = Body::RangeBegin(RangeBegin { range: wanted.marked(), nonce: wanted.nonce });
         if first {
             self.courier.write(to, wanted.stream, &begin, turn.out);
         }
@@ -271,9 +292,9 @@ impl Protocol<'_> {
         turn: &mut Turn<'_, T, X>,
     ) {
         let to = self.peers[wanted.peer].addressee();
-        let end = Body::RangeEnd(RangeEnd { range: wanted.range, nonce: wanted.nonce, sessions });
+        let end = Body::RangeEnd(RangeEnd { range: wanted.marked(), nonce: wanted.nonce, sessions });
         self.courier.write(to, wanted.stream, &end, turn.out);
-        if wanted.stream == StreamId::RANGES {
+        if wanted.stream == StreamId::RANGES && wanted.mark == 0 {
             let Digest { sessions, sum } = self.ledger.digest(OwnerSlot::SELF, wanted.range);
             let digest = RangeDigest { range: wanted.range, sessions, digest: sum };
             self.courier.write(to, wanted.stream, &Body::RangeDigest(digest), turn.out);
