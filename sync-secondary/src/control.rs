@@ -12,7 +12,8 @@ use baton_common::config::Security;
 use baton_common::control::{
     Handler, Refusal, RefusalCode, Request, Response, Server, SyncStatus, not_mine, sync_socket_path,
 };
-use baton_common::id::NumaId;
+use baton_common::id::{NodeId, NumaId};
+use baton_common::sync::protocol::Comparison;
 use baton_common::sync::seal::Keyring;
 
 use crate::security::load_keys;
@@ -28,24 +29,33 @@ pub enum Command {
     Accept,
     /// Seal and open with these from now on.
     UseKeys(Arc<Keyring>),
+    /// Compare sessions with this peer.
+    Compare(NodeId),
 }
 
-/// A command, and whom to tell that it was carried out.
+/// A command, and whom to tell that it was carried out, or why it was not.
 pub struct Order {
     pub command: Command,
-    pub done: SyncSender<()>,
+    pub done: SyncSender<Result<(), String>>,
+}
+
+/// What clients see.
+#[derive(Default)]
+struct Board {
+    status: Option<SyncStatus>,
+    comparison: Option<Comparison>,
 }
 
 /// The sync thread's end.
 pub struct Desk {
-    status: Arc<Mutex<Option<SyncStatus>>>,
+    board: Arc<Mutex<Board>>,
     orders: Receiver<Order>,
     _server: Server,
 }
 
 /// The clients' end.
 struct Clerk {
-    status: Arc<Mutex<Option<SyncStatus>>>,
+    board: Arc<Mutex<Board>>,
     orders: Mutex<Sender<Order>>,
     security: Security,
 }
@@ -56,18 +66,20 @@ impl Desk {
     /// # Errors
     /// The socket cannot be made.
     pub fn open(runtime: &Path, numa: NumaId, security: &Security) -> anyhow::Result<Desk> {
-        let status = Arc::new(Mutex::new(None));
+        let board = Arc::new(Mutex::new(Board::default()));
         let (sender, orders) = channel();
-        let clerk = Clerk { status: status.clone(), orders: Mutex::new(sender), security: security.clone() };
+        let clerk = Clerk { board: board.clone(), orders: Mutex::new(sender), security: security.clone() };
         let path = sync_socket_path(runtime, numa);
         let server = Server::start(&path, Arc::new(clerk))
             .with_context(|| format!("listening on {}", path.display()))?;
-        Ok(Desk { status, orders, _server: server })
+        Ok(Desk { board, orders, _server: server })
     }
 
-    /// Says how this secondary is.
-    pub fn publish(&self, status: SyncStatus) {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+    /// Says how this secondary is, and how the comparison goes that it was asked for.
+    pub fn publish(&self, status: SyncStatus, comparison: Option<&Comparison>) {
+        let comparison = comparison.cloned();
+        *self.board.lock().unwrap_or_else(PoisonError::into_inner) =
+            Board { status: Some(status), comparison };
     }
 
     /// The next command, if there is one.
@@ -83,7 +95,8 @@ impl Clerk {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).clone();
         orders.send(Order { command, done }).map_err(|_| busy())?;
         match wait.recv_timeout(PATIENCE) {
-            Ok(()) => Ok(Response::Done),
+            Ok(Ok(())) => Ok(Response::Done),
+            Ok(Err(reason)) => Err(Refusal::new(RefusalCode::NotPossible, reason)),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(busy()),
         }
     }
@@ -102,13 +115,20 @@ impl Handler for Clerk {
     fn answer(&self, request: Request, _caller: u32) -> Result<Response, Refusal> {
         match request {
             Request::SyncStatus => {
-                let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let status = self.board.lock().unwrap_or_else(PoisonError::into_inner).status.clone();
                 let starting = || Refusal::new(RefusalCode::Busy, "the secondary is starting: try again");
                 status.map(|status| Response::Sync(Box::new(status))).ok_or_else(starting)
             }
             Request::SyncDrain { draining } => self.order(Command::Drain(draining)),
             Request::SyncAccept => self.order(Command::Accept),
             Request::SyncKeys => self.reload_keys(),
+            Request::SyncCompare { node } => self.order(Command::Compare(node)),
+            Request::SyncComparison => {
+                let board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+                let none = || Refusal::new(RefusalCode::NotPossible, "no comparison was asked for");
+                let comparison = board.comparison.clone().ok_or_else(none)?;
+                Ok(Response::Comparison(Box::new(comparison)))
+            }
             other => Err(not_mine(&other)),
         }
     }
@@ -136,7 +156,7 @@ mod tests {
             while !call.is_finished() {
                 if let Some(order) = desk.next_order() {
                     orders += 1;
-                    order.done.send(()).unwrap();
+                    order.done.send(Ok(())).unwrap();
                 }
                 std::thread::yield_now();
             }
@@ -161,7 +181,7 @@ mod tests {
             sessions_owned: 11,
             peers: vec![],
         };
-        desk.publish(status.clone());
+        desk.publish(status.clone(), None);
 
         assert_eq!(client(runtime.path()).sync_status().unwrap(), status);
     }

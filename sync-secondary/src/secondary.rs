@@ -168,20 +168,23 @@ impl Secondary {
         let mut ordered = false;
         while let Some(order) = self.desk.next_order() {
             ordered = true;
-            match order.command {
-                Command::Drain(draining) => self.protocol.set_draining(draining),
-                Command::Accept => self.protocol.accept_fraction(),
-                Command::UseKeys(keyring) => self.protocol.use_keyring(&keyring),
-            }
-            self.desk.publish(self.status(now));
+            let done = match order.command {
+                Command::Drain(draining) => Ok(self.protocol.set_draining(draining)),
+                Command::Accept => Ok(self.protocol.accept_fraction()),
+                Command::UseKeys(keyring) => Ok(self.protocol.use_keyring(&keyring)),
+                Command::Compare(node) => {
+                    self.protocol.compare(node, now.millis()).map_err(|error| error.to_string())
+                }
+            };
+            self.publish(now);
             // Whoever asked may have gone.
-            let _ = order.done.send(());
+            let _ = order.done.send(done);
         }
         let (state, alarm) = (self.protocol.ready_state(), self.protocol.alarm());
         self.announcer.tell(Announcement::Up { state, alarm });
         if ordered || now.since(upkeep.published) >= PUBLISH_US {
             upkeep.published = now;
-            self.desk.publish(self.status(now));
+            self.publish(now);
         }
         if now.since(upkeep.notified) >= WATCHDOG_US {
             upkeep.notified = now;
@@ -196,6 +199,10 @@ impl Secondary {
                 tracing::info!(all_known, elapsed_ms = waited / 1000, "sending to the peers");
             }
         }
+    }
+
+    fn publish(&self, now: Micros) {
+        self.desk.publish(self.status(now), self.protocol.comparison());
     }
 
     fn status(&self, now: Micros) -> SyncStatus {

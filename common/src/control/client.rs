@@ -14,6 +14,7 @@ use super::{
     sync_socket_path,
 };
 use crate::id::NumaId;
+use crate::sync::protocol::Comparison;
 
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +193,17 @@ impl Client {
     pub fn sync_status(&mut self) -> Result<SyncStatus, CallError> {
         match self.call(&Request::SyncStatus)? {
             Response::Sync(status) => Ok(*status),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Asks a secondary how the comparison goes that it was asked for.
+    ///
+    /// # Errors
+    /// As [`Client::call`], or it refused: it was asked for none.
+    pub fn comparison(&mut self) -> Result<Comparison, CallError> {
+        match self.call(&Request::SyncComparison)? {
+            Response::Comparison(comparison) => Ok(*comparison),
             other => Err(self.unexpected(other)),
         }
     }

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Scheduler;
 use crate::flow::Protocol;
 use crate::id::{NodeId, NumaId, WorkerId};
+use crate::sync::protocol::Comparison;
 use crate::sync::protocol::readiness::{PeerView, ReadyState};
 
 /// Longest request, bytes with its newline.
@@ -77,6 +78,14 @@ pub enum Request {
     SyncAccept,
     /// The key file has changed. Answered by [`Response::Done`].
     SyncKeys,
+    /// Compare what this node and a peer have of each other's sessions. Answered by [`Response::Done`] when it has begun; a
+    /// comparison that was going on is given up.
+    SyncCompare {
+        /// The peer.
+        node: NodeId,
+    },
+    /// How the last comparison goes. Answered by [`Response::Comparison`].
+    SyncComparison,
 }
 
 impl Request {
@@ -90,6 +99,8 @@ impl Request {
         "sync_drain",
         "sync_accept",
         "sync_keys",
+        "sync_compare",
+        "sync_comparison",
     ];
 }
 
@@ -110,6 +121,8 @@ pub enum Response {
     SecondaryNoted,
     /// To [`Request::SyncStatus`].
     Sync(Box<SyncStatus>),
+    /// To [`Request::SyncComparison`].
+    Comparison(Box<Comparison>),
     /// To what has nothing else to say.
     Done,
     /// To a request that was not carried out.
@@ -300,6 +313,8 @@ mod tests {
             Request::SyncDrain { draining: true },
             Request::SyncAccept,
             Request::SyncKeys,
+            Request::SyncCompare { node: NodeId(2) },
+            Request::SyncComparison,
         ];
 
         let names = requests.map(|request| {

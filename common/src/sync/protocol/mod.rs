@@ -38,6 +38,7 @@ pub mod tables;
 mod tests;
 pub mod tombstones;
 
+pub use comparison::{CompareError, Comparison, ComparisonState, Difference, DifferenceKind, Version};
 pub use ledger::OwnerSlot;
 pub use tables::{Held, Place, RemoteTableFull, Tables};
 
