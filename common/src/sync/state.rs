@@ -4,7 +4,8 @@
 //! 0      boot epoch of this sender (u64)
 //! 8      last sequence number used, per stream (4 × u64)
 //! 40     1 once this node was ready, since the file was made (u64)
-//! 48     0 (2 × u64)
+//! 48     1 while an operator wants this node to draw no traffic (u64)
+//! 56     0 (u64)
 //! 64     512 peers, 640 bytes each:
 //!          0  identity (u32): node | numa << 16; 0 if the slot is free
 //!          4  1 once the peer has given back what it held of this node's sessions; 2 once it says that it has back its own (u32)
@@ -54,7 +55,8 @@ pub struct SyncState {
     boot_epoch: AtomicU64,
     last_sequence: [AtomicU64; STREAMS_MAX],
     was_ready: AtomicU64,
-    reserved: [AtomicU64; 2],
+    draining: AtomicU64,
+    reserved: AtomicU64,
     peers: [PeerState; PEERS_MAX],
 }
 
@@ -171,7 +173,8 @@ impl SyncState {
             boot_epoch: AtomicU64::new(0),
             last_sequence: zeros(),
             was_ready: AtomicU64::new(0),
-            reserved: zeros(),
+            draining: AtomicU64::new(0),
+            reserved: AtomicU64::new(0),
             peers: [const { PeerState::new() }; PEERS_MAX],
         }
     }
@@ -181,6 +184,7 @@ impl SyncState {
     pub fn wipe(&self) {
         self.boot_epoch.store(0, Ordering::Relaxed);
         self.was_ready.store(0, Ordering::Relaxed);
+        self.draining.store(0, Ordering::Relaxed);
         self.last_sequence.iter().for_each(|word| word.store(0, Ordering::Relaxed));
         self.peers.iter().for_each(|peer| peer.take(0));
     }
@@ -237,6 +241,16 @@ impl SyncState {
     /// Whether this node has held what all members have, since the file was made.
     pub fn was_ready(&self) -> bool {
         self.was_ready.load(Ordering::Relaxed) != 0
+    }
+
+    /// Notes whether an operator wants this node to draw no traffic.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining.into(), Ordering::Relaxed);
+    }
+
+    /// Whether an operator wants this node to draw no traffic.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed) != 0
     }
 
     /// The slot of a sender; one is taken for it if it has none.

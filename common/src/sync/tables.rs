@@ -10,9 +10,17 @@ use crate::time::Millis;
 /// A NUMA node's remote table, and the tables of all workers.
 pub struct SharedTables {
     remote: TableWriter,
-    workers: Vec<TableReader>,
+    workers: Vec<WorkerTable>,
     /// The first place of each worker's table, and the end of the last.
     first: Vec<u32>,
+}
+
+/// A worker's table.
+pub struct WorkerTable {
+    /// The table.
+    pub table: TableReader,
+    /// Whether the worker is of the secondary's NUMA node: what it owns is this secondary's to report.
+    pub is_reported: bool,
 }
 
 /// The table that a place is in.
@@ -23,11 +31,11 @@ enum Home<'a> {
 
 impl SharedTables {
     /// These tables; the workers' by their numbers.
-    pub fn new(remote: TableWriter, workers: Vec<TableReader>) -> SharedTables {
+    pub fn new(remote: TableWriter, workers: Vec<WorkerTable>) -> SharedTables {
         let mut end = remote.capacity();
         let mut first = vec![end];
         for worker in &workers {
-            end = end.saturating_add(worker.capacity());
+            end = end.saturating_add(worker.table.capacity());
             first.push(end);
         }
         SharedTables { remote, workers, first }
@@ -48,14 +56,14 @@ impl SharedTables {
     /// To be called now and then, when no place that was found is used any more: the workers may use slots again.
     pub fn quiesce(&mut self) {
         for worker in &mut self.workers {
-            worker.quiesce();
+            worker.table.quiesce();
         }
     }
 
     /// To be called before a pause.
     pub fn leave(&mut self) {
         for worker in &mut self.workers {
-            worker.leave();
+            worker.table.leave();
         }
     }
 
@@ -65,7 +73,7 @@ impl SharedTables {
         }
         let number = self.first.partition_point(|first| *first <= place.0).checked_sub(1)?;
         let slot = RecordIndex(place.0 - self.first[number]);
-        self.workers.get(number).map(|worker| Home::Worker(worker, slot))
+        self.workers.get(number).map(|worker| Home::Worker(&worker.table, slot))
     }
 }
 
@@ -87,11 +95,16 @@ impl Tables for SharedTables {
         self.first[self.workers.len()]
     }
 
+    fn is_reported(&self, place: Place) -> bool {
+        let of = self.first.partition_point(|first| *first <= place.0).checked_sub(1);
+        of.is_none_or(|number| self.workers.get(number).is_some_and(|worker| worker.is_reported))
+    }
+
     fn find(&self, key: &FlowKey) -> Option<Held> {
         let mut workers = self.workers.iter().zip(&self.first);
         workers
             .find_map(|(worker, first)| {
-                hit(worker, key, *first).filter(|held| held.session.owner != NodeId(0))
+                hit(&worker.table, key, *first).filter(|held| held.session.owner != NodeId(0))
             })
             .or_else(|| hit(&self.remote, key, 0))
     }
@@ -161,7 +174,7 @@ mod tests {
         let worker = TableWriter::attach(&path(FileKind::LocalTable), FileKind::LocalTable).unwrap();
         let reader = TableReader::attach(&path(FileKind::LocalTable), FileKind::LocalTable, 0).unwrap();
         let remote = TableWriter::attach(&path(FileKind::RemoteTable), FileKind::RemoteTable).unwrap();
-        (SharedTables::new(remote, vec![reader]), worker)
+        (SharedTables::new(remote, vec![WorkerTable { table: reader, is_reported: true }]), worker)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::id::NodeId;
 use crate::session::tcp::{is_closed, timeout_ms};
 use crate::sync::ageing;
 use crate::sync::event::EventKind;
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Nack, StreamId};
 use crate::time::Millis;
 
@@ -21,6 +21,9 @@ const SWEEP_SLOTS_MAX: u64 = 8192;
 
 /// How often a peer is told how this node is, milliseconds.
 const HELLO_MS: u64 = 1000;
+
+/// How often, at most, the digest of everything is told because somebody waits for it, milliseconds.
+const TOTAL_SOON_MS: u64 = 100;
 
 /// How long a skipped number may be late before it is asked for, milliseconds.
 const GAP_PATIENCE_MS: u64 = 2;
@@ -51,6 +54,11 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
+    /// Somebody waits for the digest of everything: it is told now, unless that was done a moment ago.
+    pub(super) fn tell_total_soon(&mut self, now: Millis) {
+        self.told_total = self.told_total.filter(|told| now.since(*told) < TOTAL_SOON_MS);
+    }
+
     /// Whether one more session may be told again.
     pub(super) fn may_assert(&mut self) -> bool {
         let may = self.assertions_left > 0;

@@ -7,7 +7,7 @@ use super::{CONTROL, HELD, Protocol, Tables, Turn};
 use crate::counter::Counter;
 use crate::sync::Reject;
 use crate::sync::position::Arrival;
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Header, RangeId, StreamId};
 use crate::time::{Micros, Millis};
 
@@ -201,8 +201,11 @@ impl Protocol<'_> {
             self.peers[origin.peer].state.set_has_its_own();
         }
         self.peers[origin.peer].hello = Some(hello);
+        let hellos = self.peers.iter().filter_map(|peer| peer.hello);
+        self.courier.limit(hellos.map(|hello| hello.datagram_bytes_max.into()));
         if hello.wants_answer {
             self.say_hello(origin.peer, false, turn);
+            self.housekeeping.tell_total_soon(turn.millis());
         }
         debug_assert!(
             origin.stream == HELD || origin.stream == CONTROL || !hello.wants_answer || cfg!(not(test))

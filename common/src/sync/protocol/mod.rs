@@ -38,6 +38,7 @@ pub mod tables;
 mod tests;
 pub mod tombstones;
 
+pub use comparison::{CompareError, Comparison, ComparisonState, Difference, DifferenceKind, Version};
 pub use ledger::OwnerSlot;
 pub use tables::{Held, Place, RemoteTableFull, Tables};
 
@@ -56,8 +57,8 @@ use tombstones::Tombstones;
 
 use super::roster::Identity;
 use super::seal::{Keyring, Opener, Sealer};
-use super::sender::Transmit;
 use super::state::SyncState;
+use super::transmit::Transmit;
 use super::wire::{Reader, StreamId};
 use crate::config::Timeouts;
 use crate::counter::{Counter, CounterBlock};
@@ -234,7 +235,7 @@ impl<'a> Protocol<'a> {
         for place in (0..tables.places()).map(Place) {
             let Some(session) = tables.session(place) else { continue };
             let owner = if session.owner == self.node {
-                self.is_reported(&session).then_some(OwnerSlot::SELF)
+                (tables.is_reported(place) && self.is_reported(&session)).then_some(OwnerSlot::SELF)
             } else {
                 self.peers.iter().find(|peer| peer.node == session.owner).map(|peer| peer.slot)
             };
@@ -289,10 +290,15 @@ impl<'a> Protocol<'a> {
         self.courier.flush_due(now, turn.out);
     }
 
-    /// Sends everything that waits: before the end.
-    pub fn finish(&mut self, out: &mut impl Transmit) {
+    /// Sends everything that waits.
+    pub fn flush(&mut self, out: &mut impl Transmit) {
         self.courier.post(out);
         self.courier.flush_changes(out);
+    }
+
+    /// Whether there is work that waits for the next [`Protocol::poll`] only, so that this is no time to rest.
+    pub fn is_busy(&self) -> bool {
+        self.is_serving() || self.is_purging()
     }
 
     /// When there is something to send, at the latest.

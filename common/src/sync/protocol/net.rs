@@ -18,11 +18,11 @@ use crate::sync::event::{Event, EventKind};
 use crate::sync::fixture::{TIMEOUTS, session_v4};
 use crate::sync::roster::Identity;
 use crate::sync::seal::Keyring;
-use crate::sync::sender::Transmission;
 use crate::sync::sim::network::Network;
 use crate::sync::sim::random::Random;
 use crate::sync::sim::tables::ModelTables;
 use crate::sync::state::SyncState;
+use crate::sync::transmit::Transmission;
 use crate::time::Micros;
 
 const DATAGRAM_BYTES: usize = 1432;

@@ -8,7 +8,7 @@ use crate::id::Generation;
 use crate::session::{Session, tcp};
 use crate::sync::ageing;
 use crate::sync::event::{Event, EventKind};
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Ended, Refreshed, Reported};
 use crate::time::{Micros, Millis};
 

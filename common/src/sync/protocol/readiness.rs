@@ -6,7 +6,8 @@ use crate::sync::wire::{NodeState, StreamId};
 use crate::time::Millis;
 
 /// How far a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ReadyState {
     /// It has not heard every member yet.
     Joining,
@@ -19,6 +20,16 @@ pub enum ReadyState {
 }
 
 impl ReadyState {
+    /// Its name, for people and scripts.
+    pub fn name(self) -> &'static str {
+        match self {
+            ReadyState::Joining => "joining",
+            ReadyState::Syncing => "syncing",
+            ReadyState::Ready => "ready",
+            ReadyState::Draining => "draining",
+        }
+    }
+
     /// As peers are told it.
     pub fn on_the_wire(self) -> NodeState {
         match self {
@@ -30,7 +41,8 @@ impl ReadyState {
     }
 }
 
-/// How far this node is, and how long it took.
+/// How far this process is with what the members have, and how long it took. A process that has been started again begins
+/// anew; the node stays ready all the same, see [`Protocol::ready_state`].
 #[derive(Clone, Copy, Debug)]
 pub struct Readiness {
     state: ReadyState,
@@ -52,19 +64,14 @@ impl Readiness {
         }
     }
 
-    /// How far the node is.
+    /// How far the process is; never `Draining`.
     pub fn state(&self) -> ReadyState {
         self.state
-    }
-
-    /// Whether it is not ready though it should long be: a person should look. It is no less not ready for that.
-    pub fn alarm(&self) -> bool {
-        self.late
     }
 }
 
 /// How a peer is, for people.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct PeerView {
     /// The node.
     pub node: u16,
@@ -107,19 +114,35 @@ pub struct PeerView {
 }
 
 impl Protocol<'_> {
-    /// Whether this node may draw traffic, and how far it is.
+    /// How far this process is.
     pub fn readiness(&self) -> &Readiness {
         &self.readiness
     }
 
-    /// An operator does not want to wait for the last session: the configured fraction of what the members announce is enough.
+    /// How far the node is: whether it may draw traffic. Once ready it stays so for as long as its tables last, whatever
+    /// becomes of its secondary.
+    pub fn ready_state(&self) -> ReadyState {
+        match self.readiness.state {
+            _ if self.state.is_draining() => ReadyState::Draining,
+            _ if self.state.was_ready() => ReadyState::Ready,
+            state => state,
+        }
+    }
+
+    /// Whether the node should long be ready and is not: a person should look.
+    pub fn alarm(&self) -> bool {
+        self.readiness.late && !matches!(self.ready_state(), ReadyState::Ready | ReadyState::Draining)
+    }
+
+    /// An operator does not want to wait for the last session: the configured fraction of what the members announce is
+    /// enough, and a member that is not heard is not waited for.
     pub fn accept_fraction(&mut self) {
         self.readiness.fraction_is_enough = true;
     }
 
-    /// An operator wants the node to leave.
-    pub fn drain(&mut self) {
-        self.readiness.state = ReadyState::Draining;
+    /// Whether an operator wants the node to draw no traffic. It is remembered for as long as the tables last.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.state.set_draining(draining);
     }
 
     /// How each peer is.
@@ -159,17 +182,17 @@ impl Protocol<'_> {
     }
 
     pub(super) fn poll_readiness(&mut self, now: Millis) {
-        let before = self.readiness.state;
-        if matches!(before, ReadyState::Ready | ReadyState::Draining) {
+        if self.readiness.state == ReadyState::Ready {
             return;
         }
         let members = || self.peers.iter().filter(|peer| self.is_member(peer.node));
-        let heard_all = members().all(|peer| peer.heard.is_some());
+        let waits = |peer: &&super::Peer<'_>| peer.heard.is_some() || !self.readiness.fraction_is_enough;
+        let heard_all = members().filter(waits).all(|peer| peer.heard.is_some());
         let enough = |announced: u32, held: u32| {
             self.readiness.fraction_is_enough
                 && f64::from(held) >= f64::from(announced) * f64::from(self.config.ready_fraction)
         };
-        let all_equal = members().all(|peer| {
+        let all_equal = members().filter(waits).all(|peer| {
             let held = self.ledger.total(peer.slot).sessions;
             peer.state.gave_back()
                 && (peer.was_equal || peer.announced.is_some_and(|all| enough(all.sessions, held)))

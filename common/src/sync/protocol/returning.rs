@@ -7,7 +7,7 @@ use super::inbox::Origin;
 use super::mutation::Mutation;
 use super::{CONTROL, HELD, Protocol, Tables, Turn};
 use crate::session::Session;
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Hello, RangeEnd, RangeId, RangeRequest, VERSION};
 use crate::time::Millis;
 
@@ -91,6 +91,7 @@ impl Protocol<'_> {
         if first >= self.config.ranges || self.breaks(Mutation::NothingIsGivenBack) {
             self.peers[peer].state.set_gave_back();
             self.say_hello(peer, false, turn);
+            self.housekeeping.tell_total_soon(turn.millis());
             return;
         }
         let count = SPAN.min(self.config.ranges - first);
@@ -114,7 +115,7 @@ impl Protocol<'_> {
         let hello = Hello {
             wants_answer,
             version: VERSION,
-            state: self.readiness.state().on_the_wire(),
+            state: self.ready_state().on_the_wire(),
             datagram_bytes_max: self.config.datagram_bytes_max.min(usize::from(u16::MAX)) as u16,
             config_digest: self.config.config_digest,
             sessions_owned: owned,

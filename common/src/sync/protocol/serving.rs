@@ -9,7 +9,7 @@ use super::{CONTROL, HELD, OwnerSlot, Place, Protocol, Tables, Turn, comparison}
 use crate::counter::Counter;
 use crate::sync::Reject;
 use crate::sync::protocol::digest::{Digest, word_of};
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Nack, RangeBegin, RangeDigest, RangeEnd, RangeId, RangeRequest, StreamId};
 use crate::time::Millis;
 
@@ -127,6 +127,13 @@ impl Protocol<'_> {
             self.count(if sent { Counter::SyncTxAgain } else { Counter::SyncTxForgotten });
         }
         Ok(())
+    }
+
+    /// Whether a pass is under way, or is to begin.
+    pub(super) fn is_serving(&self) -> bool {
+        !matches!(self.serving.pass, Pass::Idle)
+            || !self.serving.waiting.is_empty()
+            || self.serving.details.is_some()
     }
 
     /// Goes on with what peers asked for.

@@ -66,6 +66,12 @@ pub trait Tables {
     /// Changes when the peers were told; for a session of another owner's, forgets what a claim is waiting for.
     fn set_last_sent(&mut self, place: Place, when: Millis);
 
+    /// Whether what this node owns in a place is this secondary's to tell the peers of: not if it is in the table of a worker
+    /// that another secondary serves.
+    fn is_reported(&self, _place: Place) -> bool {
+        true
+    }
+
     /// Whether a place is in the remote table.
     fn is_remote(&self, place: Place) -> bool {
         place.0 < self.remote_slots()

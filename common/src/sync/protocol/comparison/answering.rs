@@ -4,7 +4,7 @@ use super::{DIGESTS, Kind, SINGLES, kind_of, unmarked};
 use crate::sync::Reject;
 use crate::sync::protocol::inbox::Origin;
 use crate::sync::protocol::{CONTROL, HELD, OwnerSlot, Protocol, Tables, Turn};
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, RangeBegin, RangeDigest, RangeId, RangeRequest, Sought, StreamId};
 use crate::time::Millis;
 

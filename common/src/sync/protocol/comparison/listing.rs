@@ -6,7 +6,7 @@ use crate::session::Session;
 use crate::sync::protocol::digest::word_of;
 use crate::sync::protocol::inbox::Origin;
 use crate::sync::protocol::{Place, Protocol, Tables, Turn};
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, RangeEnd, RangeId, RangeRequest, Reported};
 use crate::sync::{address, ageing};
 use crate::time::Millis;

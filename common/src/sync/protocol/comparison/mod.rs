@@ -31,7 +31,7 @@ use crate::flow::FlowKey;
 use crate::id::NodeId;
 use crate::session::{Direction, Session};
 use crate::sync::Reject;
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, RangeBegin, RangeDigest, RangeId, RangeRequest, Reported, Sought, StreamId};
 use crate::time::Millis;
 

@@ -1,8 +1,6 @@
 //! What a comparison has found, for people.
 
-use std::fmt::Display;
-
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::flow::{Endpoint, Protocol};
@@ -10,7 +8,8 @@ use crate::id::NodeId;
 use crate::session::SessionState;
 
 /// How far a comparison is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ComparisonState {
     /// It goes on.
     Running,
@@ -21,24 +20,25 @@ pub enum ComparisonState {
 }
 
 /// One side's version of a session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// Its owner.
     pub owner: NodeId,
     /// Its generation.
     pub generation: u32,
     /// The balancer's endpoint towards the real server.
-    #[serde(serialize_with = "text")]
+    #[serde(with = "text")]
     pub local: Endpoint,
     /// The real server.
-    #[serde(serialize_with = "text")]
+    #[serde(with = "text")]
     pub server: Endpoint,
     /// Where the session stands. Not compared: it changes in place, on each node as it sees packets.
     pub state: SessionState,
 }
 
 /// What is not the same on both sides: the first of these that is true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DifferenceKind {
     /// The peer has it, this node does not.
     MissingHere,
@@ -53,7 +53,7 @@ pub enum DifferenceKind {
 }
 
 /// A session that is not the same on both sides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// What is different.
     pub kind: DifferenceKind,
@@ -62,15 +62,28 @@ pub struct Difference {
     /// Its protocol.
     pub protocol: Protocol,
     /// Its client.
-    #[serde(serialize_with = "text")]
+    #[serde(with = "text")]
     pub client: Endpoint,
     /// Its VIP.
-    #[serde(serialize_with = "text")]
+    #[serde(with = "text")]
     pub vip: Endpoint,
     /// What this node has.
     pub here: Option<Version>,
     /// What the peer has.
     pub there: Option<Version>,
+}
+
+impl DifferenceKind {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            DifferenceKind::MissingHere => "missing here",
+            DifferenceKind::MissingThere => "missing there",
+            DifferenceKind::Owner => "owner",
+            DifferenceKind::Generation => "generation",
+            DifferenceKind::Endpoints => "endpoints",
+        }
+    }
 }
 
 impl Difference {
@@ -87,7 +100,7 @@ impl Difference {
 }
 
 /// A comparison of what this node and a peer have of each other's sessions, finished or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The peer.
     pub node: NodeId,
@@ -144,6 +157,19 @@ pub enum CompareError {
     NoPeer(NodeId),
 }
 
-fn text<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
+/// Endpoints as people write them.
+mod text {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::flow::Endpoint;
+
+    pub(super) fn serialize<S: Serializer>(endpoint: &Endpoint, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(endpoint)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Error> {
+        SocketAddr::deserialize(deserializer).map(Endpoint::from)
+    }
 }
