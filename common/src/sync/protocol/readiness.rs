@@ -232,7 +232,7 @@ mod tests {
             net.open(host);
         }
         net.run(2500);
-        net.hosts[1].protocol.drain();
+        net.hosts[1].protocol.set_draining(true);
         net.run(1100);
 
         let view = view_of(&net, 0, 2);
