@@ -283,9 +283,9 @@ fn a_view_reads_as_people_write_it() {
     net.run(100);
     net.lose(0, &lost);
     let view = serde_json::to_value(net.compare()).unwrap();
-    assert_eq!((&view["state"], &view["node"]), (&"Done".into(), &2.into()));
+    assert_eq!((&view["state"], &view["node"]), (&"done".into(), &2.into()));
     let difference = &view["differences"][0];
-    assert_eq!(difference["kind"], "MissingHere");
+    assert_eq!(difference["kind"], "missing_here");
     assert_eq!(difference["client"], lost.client.to_string());
     assert_eq!(difference["there"]["local"], lost.local.to_string());
     assert!(difference["here"].is_null());
