@@ -266,16 +266,27 @@ impl<'a> Cluster<'a> {
         let Some(at) = self.route(hash) else { return Passed::Refused };
         let node = &mut self.nodes[at];
         let clock = node.clock(self.now).millis();
-        node.worker.inbound(key, flags, server, clock, &mut node.tables)
+        let passed = node.worker.inbound(key, flags, server, clock, &mut node.tables);
+        self.print(key, at, flags, passed);
+        passed
     }
 
     fn server_sends(&mut self, number: usize, local: Endpoint, flags: TcpFlags) -> Passed {
-        let connection = &self.connections[number];
+        let connection = self.connections[number].clone();
         let (key, hash) = (connection.server_key(local), connection.hash);
         let Some(at) = self.route_back(local, hash) else { return Passed::Refused };
         let node = &mut self.nodes[at];
         let clock = node.clock(self.now).millis();
-        node.worker.outbound(key, flags, clock, &mut node.tables)
+        let passed = node.worker.outbound(key, flags, clock, &mut node.tables);
+        self.print(connection.key, at, flags, passed);
+        passed
+    }
+
+    /// Prints what became of a packet of the connection that is traced.
+    fn print(&self, key: FlowKey, at: usize, flags: TcpFlags, passed: Passed) {
+        if self.trace == Some(key.source.port) {
+            eprintln!("{:.3} node {} got {flags:?}: {passed:?}", self.seconds(), at + 1);
+        }
     }
 
     fn open(&mut self, number: usize) {
@@ -414,11 +425,26 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    /// Whether the server has let a connection go for a newer one with the same four endpoints on its side: it has one of them
+    /// at a time. Nodes that have all lost a session give its local endpoint out again; the server answers the SYN with an ACK
+    /// of the old connection, the new client resets that one, and what is left of it is the old client's end alone.
+    fn is_replaced_at_server(&self, number: usize, local: Endpoint) -> bool {
+        let Connection { key, server, phase, .. } = self.connections[number];
+        let Phase::Open { since, .. } = phase else { return false };
+        self.connections.iter().any(|other| {
+            let newer = matches!(other.phase, Phase::Open { since: newer, .. } if newer > since);
+            newer
+                && other.local() == Some(local)
+                && (other.key.protocol, other.server) == (key.protocol, server)
+        })
+    }
+
     /// Either side closes; both ends' last packets pass or are lost.
     fn close(&mut self, number: usize, local: Endpoint, flags: TcpFlags) {
         if self.connections[number].key.protocol == Protocol::Tcp {
+            let replaced = self.is_replaced_at_server(number, local);
             self.client_sends(number, flags);
-            if flags != RST {
+            if flags != RST && !replaced {
                 self.server_sends(number, local, flags);
                 self.client_sends(number, ACK);
             }
