@@ -203,12 +203,17 @@ impl Protocol<'_> {
             }
             return Err(Reject::Stale);
         }
-        if !is_closed(ended.state) && self.is_in_use_here(&held.session, now) {
+        // By the state that its owner let it age in: this node may not have heard of that one.
+        let session = Session { state: merge(ended.state, held.session.state), ..held.session };
+        if !is_closed(ended.state) && self.is_in_use_here(&session, now) {
             // Its owner has seen nothing of it for too long, but this node has: it goes on here.
             let generation = Generation(ended.generation.0.saturating_add(1));
-            let session = Session { owner: self.node, generation, last_sent: now, ..held.session };
+            let session = Session { owner: self.node, generation, last_sent: now, ..session };
             turn.tables.set_owner(held.place, self.node, generation);
             turn.tables.set_last_sent(held.place, now);
+            if session.state != held.session.state {
+                turn.tables.set_state(held.place, session.state);
+            }
             self.tell(EventKind::Claim, held.place, &session, turn);
             return Ok(());
         }
