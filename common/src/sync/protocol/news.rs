@@ -48,6 +48,8 @@ impl Protocol<'_> {
         if !unreported && !self.wins(session.owner, session.generation, &held.session) {
             if mine {
                 self.assert_again(&held, turn);
+            } else if held.session.owner == session.owner && held.session.generation > session.generation {
+                self.contradict(origin, &held, turn);
             }
             return Err(Reject::Stale);
         }
@@ -87,6 +89,19 @@ impl Protocol<'_> {
             self.give_up(held.place, turn);
         }
         Err(Reject::Ended)
+    }
+
+    /// An owner has a session under this key that is older than the one which this node holds of it: that one's end was not heard
+    /// here, and the owner has since forgotten how new it was. It is told, and makes its session newer.
+    fn contradict<T: Tables, X: Transmit>(
+        &mut self,
+        origin: &Origin,
+        held: &Held,
+        turn: &mut Turn<'_, T, X>,
+    ) {
+        if !origin.late && self.housekeeping.may_assert() {
+            self.give_back(origin.peer, held, turn);
+        }
     }
 
     /// Changes a session in place: the endpoints are the same.
@@ -281,6 +296,9 @@ impl Protocol<'_> {
         turn: &mut Turn<'_, T, X>,
     ) -> Result<(), Reject> {
         let Some(held) = held else {
+            if !self.is_missed(origin.peer, &session, turn) {
+                return Err(Reject::Ended);
+            }
             let place = self.insert(origin, &session, turn)?;
             self.enter(place, &session, OwnerSlot::SELF);
             return Ok(());
@@ -305,6 +323,12 @@ impl Protocol<'_> {
             self.raise(&held, session.generation, turn);
         }
         Err(Reject::Stale)
+    }
+
+    /// Whether a session that this node lacks may be one that it has lost: it has not everything back yet, or has asked for it.
+    fn is_missed<T: Tables, X>(&self, peer: usize, session: &Session, turn: &Turn<'_, T, X>) -> bool {
+        let asked = |key: &FlowKey| self.queries.was_asked(key, turn.millis());
+        !self.peers[peer].state.gave_back() || asked(&session.client_key()) || asked(&session.server_key())
     }
 
     /// Takes a session out, or has its worker do so.

@@ -19,6 +19,9 @@ const PENDING: usize = 1024;
 /// How long a question is not asked again, milliseconds. A client sends again after 200 at the earliest.
 const REPEAT_MS: u64 = 150;
 
+/// How long an answer is waited for, milliseconds.
+const ANSWER_MS: u64 = 2000;
+
 /// Questions asked in a second, and answered in a second.
 const PER_SECOND: u32 = 2000;
 
@@ -55,6 +58,15 @@ impl Default for Queries {
             asking: Allowance::default(),
             answering: Allowance::default(),
         }
+    }
+}
+
+impl Queries {
+    /// Whether the peers were asked for the session of this key a moment ago.
+    pub(super) fn was_asked(&self, key: &FlowKey, now: Millis) -> bool {
+        let hash = key_hash(key);
+        let (asked, at) = self.asked[hash as usize % PENDING];
+        asked == hash && now.since(at) < ANSWER_MS
     }
 }
 
