@@ -3,6 +3,7 @@
 use super::digest::key_hash;
 use super::inbox::Origin;
 use super::mutation::Mutation;
+use super::peer::Peer;
 use super::{CONTROL, Protocol, Tables, Turn};
 use crate::counter::Counter;
 use crate::flow::FlowKey;
@@ -124,6 +125,10 @@ impl Protocol<'_> {
         let owner = held.session.owner;
         if owner == self.node && self.is_reported(&held.session) {
             self.count(Counter::QueriesAnswered);
+            if let Some(ended) = self.outlived(&held.session, turn.millis()) {
+                self.raise(&held, ended, turn);
+                return Ok(());
+            }
             let body = Body::Upsert(self.reported(&held.session, turn.millis()));
             self.courier.write(to, StreamId::RANGES, &body, turn.out);
         } else if owner == to.node {
@@ -140,6 +145,14 @@ impl Protocol<'_> {
             self.courier.write(to, CONTROL, &Body::NotMine(*sought), turn.out);
         }
         Ok(())
+    }
+
+    /// The generation of another session under this key that has ended since this one of the node's own was opened: the peers take
+    /// this one for that, and keep it out. Everything that they said is known, so it was not this one.
+    fn outlived(&self, session: &Session, now: Millis) -> Option<Generation> {
+        let is_whole = |peer: &Peer<'_>| peer.state.position(StreamId::CHANGES).is_whole();
+        let ended = self.tombstones.generation(key_hash(&session.client_key()), now)?;
+        (ended >= session.generation && self.peers.iter().all(is_whole)).then_some(ended)
     }
 
     /// A peer does not have it.
