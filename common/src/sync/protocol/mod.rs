@@ -35,7 +35,7 @@ pub mod tombstones;
 pub use ledger::OwnerSlot;
 pub use tables::{Held, Place, RemoteTableFull, Tables};
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -190,7 +190,7 @@ impl<'a> Protocol<'a> {
         };
         protocol.ledger.open(OwnerSlot::SELF);
         protocol.set_members(members, now.millis());
-        protocol.rebuild(tables);
+        protocol.rebuild(tables, now.millis());
         protocol
     }
 
@@ -204,8 +204,11 @@ impl<'a> Protocol<'a> {
         self.courier.everyone.extend(self.members.iter().flat_map(|member| member.addresses.iter().copied()));
         for at in 0..self.members.len() {
             let node = self.members[at].node;
-            if let (Some(&address), None) = (self.members[at].addresses.first(), self.peer_of(node)) {
-                self.open_peer(node, NumaId(0), address, now);
+            let Some(&address) = self.members[at].addresses.first() else { continue };
+            match self.peer_of(node) {
+                None => drop(self.open_peer(node, NumaId(0), address, now)),
+                Some(peer) if self.peers[peer].address.is_unspecified() => self.peers[peer].address = address,
+                Some(_) => {}
             }
         }
     }
@@ -221,14 +224,20 @@ impl<'a> Protocol<'a> {
         !self.courier.silent
     }
 
-    /// Enters every session that the tables hold.
-    fn rebuild(&mut self, tables: &impl Tables) {
+    /// Enters every session that the tables hold. Those of a node that takes no part too: it may come back, and what
+    /// ended meanwhile is found only by comparing all that is held of it.
+    fn rebuild(&mut self, tables: &impl Tables, now: Millis) {
         for place in (0..tables.places()).map(Place) {
             let Some(session) = tables.session(place) else { continue };
             let owner = if session.owner == self.node {
                 self.is_reported(&session).then_some(OwnerSlot::SELF)
+            } else if session.owner == NodeId(0) {
+                None
             } else {
-                self.peers.iter().find(|peer| peer.node == session.owner).map(|peer| peer.slot)
+                let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                let peer = self.peer_of(session.owner);
+                let peer = peer.or_else(|| self.open_peer(session.owner, NumaId(0), nowhere, now));
+                peer.map(|peer| self.peers[peer].slot)
             };
             if let Some(owner) = owner {
                 let stamp = self.resync.clock();
