@@ -69,6 +69,7 @@ impl Protocol<'_> {
             for peer in 0..self.peers.len() {
                 if self.is_member(self.peers[peer].node) {
                     self.say_hello(peer, first, turn);
+                    self.tell_outdated(peer, turn);
                 }
             }
         }

@@ -9,6 +9,7 @@
 //! - `news`: what a peer says of a session, and when it is believed.
 //! - `own`: what this node says of its own sessions; ageing.
 //! - `resync`, `serving`, `returning`: ranges as a whole, asked for and given.
+//! - `lives`: a node that has lost its state, and its clock was set back.
 //! - `queries`: single sessions, asked for and given.
 //! - [`readiness`]: whether this node may draw traffic.
 //!
@@ -19,6 +20,7 @@ pub mod digest;
 mod housekeeping;
 mod inbox;
 pub mod ledger;
+mod lives;
 pub mod mutation;
 mod news;
 mod own;
@@ -116,6 +118,12 @@ impl<T, X> Turn<'_, T, X> {
     }
 }
 
+/// What seals the datagrams of a life of this sender.
+pub(super) fn sealer_of(config: &ProtocolConfig, boot_epoch: u64) -> Sealer {
+    let keyring = config.keyring.as_ref();
+    keyring.map_or_else(Sealer::off, |keyring| Sealer::new(keyring, config.identity, boot_epoch))
+}
+
 /// One secondary's share of the sync protocol.
 pub struct Protocol<'a> {
     config: ProtocolConfig,
@@ -158,10 +166,7 @@ impl<'a> Protocol<'a> {
     ) -> Protocol<'a> {
         let ring = RetransmitRing::new(ring, config.datagram_bytes_max);
         let (identity, bytes_max) = (config.identity, config.datagram_bytes_max);
-        let sealer = match &config.keyring {
-            Some(keyring) => Sealer::new(keyring, identity, state.boot_epoch()),
-            None => Sealer::off(),
-        };
+        let sealer = sealer_of(&config, state.boot_epoch());
         let courier = Courier::new(identity, bytes_max, config.flush_us, sealer, state, ring, counters);
         let opener = config.keyring.clone().map_or_else(Opener::off, Opener::new);
         let mut protocol = Protocol {
@@ -215,6 +220,9 @@ impl<'a> Protocol<'a> {
 
     /// Seals and opens with other keys from now on, if security is on.
     pub fn use_keyring(&mut self, keyring: &Arc<Keyring>) {
+        if self.config.keyring.is_some() {
+            self.config.keyring = Some(keyring.clone());
+        }
         self.courier.sealer.use_keyring(keyring);
         self.opener.use_keyring(keyring.clone());
     }

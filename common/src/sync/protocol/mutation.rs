@@ -40,6 +40,8 @@ pub enum Mutation {
     NoQueries,
     /// Readiness: a node is ready once it has heard everyone.
     ReadyAtOnce,
+    /// Restart: a node that is in an earlier life than its last one stays there.
+    OutdatedStaySo,
     /// Restart: the numbers of a restarted secondary begin anew.
     NumbersBeginAnew,
 }

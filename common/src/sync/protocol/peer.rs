@@ -85,6 +85,8 @@ pub(super) struct Peer<'a> {
     /// When it was last heard in this process's life.
     pub(super) heard: Option<Millis>,
     pub(super) hello: Option<Hello>,
+    /// Whether a datagram of an earlier life of its was refused since it was last told so.
+    pub(super) is_outdated: bool,
     pub(super) gap: Option<Gap>,
     /// What it last said that it owns, all in all.
     pub(super) announced: Option<Digest>,
@@ -119,6 +121,7 @@ impl<'a> Peer<'a> {
             state,
             heard: None,
             hello: None,
+            is_outdated: false,
             gap: None,
             announced: None,
             equal: false,

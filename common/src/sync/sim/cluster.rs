@@ -1,6 +1,7 @@
 //! A simulated cluster: nodes, network, clients and the faults of one seed, and what must be true all along.
 
 use super::clients::{Connection, Phase};
+use super::keys::KeyChange;
 use super::network::{Network, Weather};
 use super::node::{Durable, Node, address};
 use super::random::Random;
@@ -22,6 +23,9 @@ const RST: TcpFlags = TcpFlags::RST;
 /// A second of simulated time.
 pub const SECOND: u64 = 1_000_000;
 
+/// How far a wall clock is set forward or back at most, microseconds: an hour.
+const WALL_STEP: u64 = 3600 * SECOND;
+
 /// What is planned to go wrong, in millionths a tick.
 #[derive(Clone, Copy, Debug, Default)]
 struct Plan {
@@ -33,6 +37,8 @@ struct Plan {
     flapping: bool,
     leaves: u32,
     steps: u32,
+    set_clocks: u32,
+    key_changes: u32,
 }
 
 /// A cluster under test.
@@ -54,6 +60,8 @@ pub struct Cluster<'a> {
     pub opened: u64,
     pub broken: u64,
     trace: Option<u16>,
+    /// The keys, if the nodes seal what they say.
+    keys: Option<KeyChange>,
 }
 
 impl<'a> Cluster<'a> {
@@ -81,8 +89,16 @@ impl<'a> Cluster<'a> {
             violation: None,
             opened: 0,
             broken: 0,
+            keys: None,
             trace: std::env::var("BATON_SIM_TRACE").ok().and_then(|port| port.parse().ok()),
         }
+    }
+
+    /// Has the nodes seal what they say.
+    pub fn seal(&mut self) {
+        let keys = KeyChange::new(self.nodes.len());
+        self.nodes.iter_mut().for_each(|node| node.use_keyring(&keys.first()));
+        self.keys = Some(keys);
     }
 
     /// Draws what goes wrong from now on.
@@ -103,6 +119,8 @@ impl<'a> Cluster<'a> {
             flapping: maybe(&[0, 0, 0, 1]) == 1,
             leaves: maybe(&[0, 0, 0, 500]),
             steps: maybe(&[0, 0, 500]),
+            set_clocks: maybe(&[0, 0, 1_000]),
+            key_changes: maybe(&[0, 10_000]),
         };
         self.network.weather = self.plan.weather;
     }
@@ -167,7 +185,7 @@ impl<'a> Cluster<'a> {
     }
 
     fn go_wrong(&mut self) {
-        let Plan { kills, crashes, cuts, rehashes, leaves, steps, .. } = self.plan;
+        let Plan { kills, crashes, cuts, rehashes, leaves, steps, set_clocks, key_changes, .. } = self.plan;
         let number = self.random.below(self.nodes.len() as u64) as usize;
         let other = self.random.below(self.nodes.len() as u64) as usize;
         let duration = 1_000 + self.random.below(3 * SECOND);
@@ -197,6 +215,15 @@ impl<'a> Cluster<'a> {
         }
         if self.random.chance(steps) {
             self.nodes[number].offset += self.random.below(2 * SECOND);
+        }
+        if self.random.chance(set_clocks) {
+            self.nodes[number].wall = self.random.below(2 * WALL_STEP) as i64 - WALL_STEP as i64;
+        }
+        if self.random.chance(key_changes)
+            && let Some(keys) = &mut self.keys
+            && let Some((number, keyring)) = keys.next()
+        {
+            self.nodes[number].use_keyring(&keyring);
         }
     }
 

@@ -9,6 +9,7 @@
 
 mod clients;
 mod cluster;
+mod keys;
 mod network;
 mod node;
 mod random;
@@ -23,6 +24,7 @@ use random::Random;
 
 use super::protocol::Tables;
 use super::protocol::mutation::Mutation;
+use crate::counter::Counter;
 
 /// What a run came to.
 #[derive(Debug, Default)]
@@ -40,6 +42,9 @@ fn run(seed: u64, mutation: Mutation) -> Outcome {
     let nodes = 2 + random.below(sizes) as usize;
     let durable: Vec<Durable> = (0..nodes).map(|_| Durable::new()).collect();
     let mut cluster = Cluster::new(seed, &durable, mutation);
+    if Random::new(!seed).chance(250_000) {
+        cluster.seal();
+    }
     let violation = story(&mut cluster, &mut random).err();
     Outcome {
         violation: violation
@@ -144,6 +149,24 @@ fn a_seed_tells_the_same_story_every_time() {
     assert!(one.opened > 50 && one.datagrams > 500, "{one:?}");
 }
 
+#[test]
+fn a_node_that_lost_everything_while_its_clock_was_set_back_is_heard_again() {
+    let durable: Vec<Durable> = (0..3).map(|_| Durable::new()).collect();
+    let mut cluster = Cluster::new(1, &durable, Mutation::None);
+    cluster.calm_down();
+    cluster.run_for(3 * SECOND, 4_000, true);
+    let first = durable[0].state.boot_epoch();
+
+    cluster.nodes[0].wall = -1000 * SECOND as i64;
+    cluster.nodes[0].crash(cluster.now, cluster.now);
+    cluster.run_for(4 * SECOND, 4_000, false);
+
+    assert!(cluster.all_ready() && cluster.violation.is_none(), "{:?}", cluster.violation);
+    assert!(durable[0].state.boot_epoch() > first);
+    assert_eq!(durable[0].counters.value(Counter::LivesPutAhead), 1);
+    assert!(durable[1].counters.value(Counter::SyncRejectEpoch) > 0);
+}
+
 /// Seeds within which every planted bug must show.
 const SEEDS_PER_BUG: u64 = 1000;
 
@@ -184,5 +207,6 @@ planted_bugs_are_found! {
     incomplete_ranges_purge => IncompleteRangesPurge from 660;
     no_queries => NoQueries from 140;
     ready_at_once => ReadyAtOnce from 18;
+    outdated_stay_so => OutdatedStaySo from 1;
     numbers_begin_anew => NumbersBeginAnew from 25;
 }
