@@ -24,6 +24,8 @@ pub enum Mutation {
     AgeingIsSilent,
     /// Rule 4: members that left are still listened to.
     DepartedAreHeard,
+    /// Rule 4: sessions of members that left are adopted by nobody.
+    OrphansStaySo,
     /// Rule 4: the others age a session like its owner, without a margin, and as if refreshes never came.
     RefreshIsIgnored,
     /// Rule 5: a restarted node does not ask for its own sessions back.

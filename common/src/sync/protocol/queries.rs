@@ -136,11 +136,7 @@ impl Protocol<'_> {
             self.give_back(origin.peer, &held, turn);
         } else if owner != self.node && !self.is_member(owner) {
             self.count(Counter::QueriesAnswered);
-            let generation = Generation(held.session.generation.0.saturating_add(1));
-            let session = Session { owner: self.node, generation, last_sent: turn.millis(), ..held.session };
-            turn.tables.set_owner(held.place, self.node, generation);
-            turn.tables.set_last_sent(held.place, turn.now.millis());
-            self.tell(crate::sync::event::EventKind::Claim, held.place, &session, turn);
+            self.take_over(held.place, &held.session, turn);
         } else {
             self.courier.write(to, CONTROL, &Body::NotMine(*sought), turn.out);
         }

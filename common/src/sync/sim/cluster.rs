@@ -51,6 +51,8 @@ pub struct Cluster<'a> {
     plan: Plan,
     /// Which nodes are members.
     is_member: Vec<bool>,
+    /// Which nodes are members in calm times.
+    belongs: Vec<bool>,
     salt: u64,
     /// Since when nothing is wrong.
     calm_since: u64,
@@ -81,6 +83,7 @@ impl<'a> Cluster<'a> {
             nodes,
             connections: (0..clients).map(Connection::new).collect(),
             plan: Plan::default(),
+            belongs: is_member.clone(),
             is_member,
             salt: random.next(),
             random,
@@ -99,6 +102,29 @@ impl<'a> Cluster<'a> {
         let keys = KeyChange::new(self.nodes.len());
         self.nodes.iter_mut().for_each(|node| node.use_keyring(&keys.first()));
         self.keys = Some(keys);
+    }
+
+    /// Has the last node join later, and the first or second leave for good before that.
+    pub fn change_members(&mut self) {
+        let last = self.nodes.len() - 1;
+        self.belongs[last] = false;
+    }
+
+    /// Before storm number `storm`: the node that was not there from the beginning joins, or another leaves.
+    pub fn go_and_come(&mut self, storm: usize) {
+        let last = self.nodes.len() - 1;
+        if storm == 0 && !self.belongs[last] {
+            let leaver = (self.salt % 2) as usize;
+            self.belongs[leaver] = false;
+            self.note_what_is_safe();
+            self.lost_at = self.now;
+        }
+        if storm == 1 && !self.belongs[last] {
+            self.nodes[last].crash(self.now, self.now);
+            self.belongs[last] = true;
+        }
+        self.is_member.clone_from(&self.belongs);
+        self.spread_members();
     }
 
     /// Draws what goes wrong from now on.
@@ -134,7 +160,7 @@ impl<'a> Cluster<'a> {
             node.down_until = node.down_until.min(self.now);
             node.restart_at = node.restart_at.min(self.now);
         }
-        self.is_member.fill(true);
+        self.is_member.clone_from(&self.belongs);
         self.spread_members();
     }
 
@@ -176,8 +202,8 @@ impl<'a> Cluster<'a> {
             && delay_us <= 2_000
             && !self.plan.flapping
             && self.plan.cuts == 0
-            && self.is_member.iter().all(|member| *member)
-            && self.nodes.iter().all(ready)
+            && self.is_member == self.belongs
+            && self.nodes.iter().zip(&self.belongs).all(|(node, belongs)| !belongs || ready(node))
     }
 
     fn calm_for(&self) -> u64 {
@@ -207,7 +233,7 @@ impl<'a> Cluster<'a> {
         if self.random.chance(rehashes) || self.plan.flapping && self.random.chance(100_000) {
             self.salt = self.random.next();
         }
-        if self.random.chance(leaves) {
+        if self.random.chance(leaves) && self.belongs[number] {
             self.is_member[number] =
                 !self.is_member[number] || self.is_member.iter().filter(|one| **one).count() < 2;
             self.lost_at = self.now;
@@ -238,8 +264,9 @@ impl<'a> Cluster<'a> {
     }
 
     fn is_held(&self, key: FlowKey, server_key: FlowKey) -> bool {
-        self.nodes
-            .iter()
+        let belonging = self.nodes.iter().zip(&self.belongs).filter(|(_, belongs)| **belongs);
+        belonging
+            .map(|(node, _)| node)
             .any(|node| node.tables.find(&key).is_some_and(|held| held.session.server_key() == server_key))
     }
 
@@ -509,8 +536,10 @@ impl<'a> Cluster<'a> {
 
     /// Where two nodes' pictures differ, if they do.
     pub fn difference(&self) -> Option<String> {
-        let first = self.picture(0);
-        (1..self.nodes.len()).find_map(|number| {
+        let mut belonging = (0..self.nodes.len()).filter(|number| self.belongs[*number]);
+        let one = belonging.next()?;
+        let first = self.picture(one);
+        belonging.find_map(|number| {
             let other = self.picture(number);
             if first == other {
                 return None;
@@ -519,7 +548,8 @@ impl<'a> Cluster<'a> {
                 one.iter().filter(|line| !other.contains(line)).cloned().collect::<Vec<_>>()
             };
             Some(format!(
-                "node 1 alone: {:#?}\nnode {} alone: {:#?}",
+                "node {} alone: {:#?}\nnode {} alone: {:#?}",
+                one + 1,
                 only(&first, &other),
                 number + 1,
                 only(&other, &first)
@@ -529,7 +559,7 @@ impl<'a> Cluster<'a> {
 
     /// Whether every node says that it is ready and its peers' digests are equal.
     pub fn all_ready(&self) -> bool {
-        self.nodes.iter().all(|node| {
+        self.nodes.iter().zip(&self.belongs).filter(|(_, belongs)| **belongs).all(|(node, _)| {
             node.protocol.as_ref().is_some_and(|protocol| protocol.readiness().state() == ReadyState::Ready)
         })
     }

@@ -45,6 +45,9 @@ fn run(seed: u64, mutation: Mutation) -> Outcome {
     if Random::new(!seed).chance(250_000) {
         cluster.seal();
     }
+    if nodes > 2 && Random::new(!seed ^ 0x6a09).chance(250_000) {
+        cluster.change_members();
+    }
     let violation = story(&mut cluster, &mut random).err();
     Outcome {
         violation: violation
@@ -64,7 +67,8 @@ fn story(cluster: &mut Cluster<'_>, random: &mut Random) -> Result<(), String> {
     if !cluster.all_ready() {
         return Err("a cluster that starts in calm weather is not ready after three seconds".to_owned());
     }
-    for _ in 0..3 {
+    for storm in 0..3 {
+        cluster.go_and_come(storm);
         cluster.draw_plan();
         cluster.run_for(SECOND + random.below(4 * SECOND), TICK, true);
         check(cluster)?;
@@ -165,6 +169,28 @@ fn a_node_that_lost_everything_while_its_clock_was_set_back_is_heard_again() {
     assert!(durable[0].state.boot_epoch() > first);
     assert_eq!(durable[0].counters.value(Counter::LivesPutAhead), 1);
     assert!(durable[1].counters.value(Counter::SyncRejectEpoch) > 0);
+}
+
+/// Where the tables of the others differ when a node has left, in silence, and another has joined after that.
+fn difference_after_a_leave_and_a_join(mutation: Mutation) -> Option<String> {
+    let durable: Vec<Durable> = (0..3).map(|_| Durable::new()).collect();
+    let mut cluster = Cluster::new(2, &durable, mutation);
+    cluster.change_members();
+    cluster.calm_down();
+    cluster.run_for(3 * SECOND, 4_000, true);
+    cluster.go_and_come(0);
+    cluster.run_for(6 * SECOND, 4_000, false);
+    cluster.go_and_come(1);
+    cluster.run_for(3 * SECOND, 4_000, false);
+    assert!(cluster.all_ready() && cluster.violation.is_none(), "{:?}", cluster.violation);
+    assert!(cluster.picture(2).len() + cluster.picture(1).len() > 4);
+    cluster.difference()
+}
+
+#[test]
+fn sessions_of_a_node_that_left_reach_one_that_joins_later() {
+    assert_eq!(difference_after_a_leave_and_a_join(Mutation::None), None);
+    assert!(difference_after_a_leave_and_a_join(Mutation::OrphansStaySo).is_some());
 }
 
 /// Seeds within which every planted bug must show.
