@@ -14,6 +14,7 @@ mod network;
 mod node;
 mod random;
 mod tables;
+mod turns;
 mod worker;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -148,9 +149,9 @@ fn clusters_of_many_seeds_obey_the_rules() {
 
 #[test]
 fn a_seed_tells_the_same_story_every_time() {
-    let (one, other) = (run(4711, Mutation::None), run(4711, Mutation::None));
+    let (one, other) = (run(4714, Mutation::None), run(4714, Mutation::None));
     assert_eq!(format!("{one:?}"), format!("{other:?}"));
-    assert!(one.opened > 50 && one.datagrams > 500, "{one:?}");
+    assert!(one.opened > 50 && one.datagrams > 1000, "{one:?}");
 }
 
 #[test]
@@ -197,7 +198,8 @@ fn sessions_of_a_node_that_left_reach_one_that_joins_later() {
 const SEEDS_PER_BUG: u64 = 1000;
 
 /// Shows that a planted bug is found: in a story that goes well without it. The search begins at a seed that is known to
-/// show it, for most bugs need a rare turn of events; it goes on from there when the simulation has changed.
+/// show it, for most bugs need a rare turn of events; it goes on from there when the simulation has changed. What is rarer
+/// still is brought about in [`turns`].
 fn find(bug: Mutation, first: u64) {
     let shows =
         |seed: &u64| run(*seed, bug).violation.is_some() && run(*seed, Mutation::None).violation.is_none();
@@ -216,23 +218,19 @@ macro_rules! planted_bugs_are_found {
 }
 
 planted_bugs_are_found! {
-    any_generation_wins => AnyGenerationWins from 1;
-    last_owner_wins => LastOwnerWins from 22;
-    late_news_sets_back => LateNewsSetsBack from 1;
+    any_generation_wins => AnyGenerationWins from 3;
+    last_owner_wins => LastOwnerWins from 84;
+    late_news_sets_back => LateNewsSetsBack from 10;
     claims_are_kept => ClaimsAreKept from 1;
     loser_goes_on => LoserGoesOn from 1;
     news_is_passed_on => NewsIsPassedOn from 1;
-    no_tombstones => NoTombstones from 416;
-    ageing_is_silent => AgeingIsSilent from 1;
-    departed_are_heard => DepartedAreHeard from 1;
-    refresh_is_ignored => RefreshIsIgnored from 12;
-    nothing_is_given_back => NothingIsGivenBack from 37;
-    no_nacks => NoNacks from 250;
+    ageing_is_silent => AgeingIsSilent from 41;
+    departed_are_heard => DepartedAreHeard from 18;
+    refresh_is_ignored => RefreshIsIgnored from 19;
+    nothing_is_given_back => NothingIsGivenBack from 124;
+    no_nacks => NoNacks from 852;
     no_digests => NoDigests from 1;
-    nothing_is_purged => NothingIsPurged from 128;
-    incomplete_ranges_purge => IncompleteRangesPurge from 660;
-    no_queries => NoQueries from 140;
-    ready_at_once => ReadyAtOnce from 18;
-    outdated_stay_so => OutdatedStaySo from 1;
-    numbers_begin_anew => NumbersBeginAnew from 25;
+    ready_at_once => ReadyAtOnce from 22;
+    outdated_stay_so => OutdatedStaySo from 28;
+    numbers_begin_anew => NumbersBeginAnew from 40;
 }

@@ -80,6 +80,8 @@ pub struct Node<'a> {
     pub offset: u64,
     /// What its wall clock is wrong, microseconds.
     pub wall: i64,
+    /// Ranges of the key space.
+    pub ranges: u16,
     /// Its key file; `None` if security is off.
     pub keyring: Option<Arc<Keyring>>,
     pub mutation: Mutation,
@@ -122,6 +124,7 @@ impl<'a> Node<'a> {
             began: 0,
             offset: random.below(10_000_000_000),
             wall: 0,
+            ranges: 32,
             keyring: None,
             mutation,
             members: Vec::new(),
@@ -251,7 +254,7 @@ impl<'a> Node<'a> {
             datagram_bytes_max: DATAGRAM_BYTES,
             flush_us: 200,
             timeouts: TIMEOUTS,
-            ranges: 32,
+            ranges: self.ranges,
             tombstones: 1024,
             tombstone_ms: 3000,
             digest_ms: 500,
