@@ -14,7 +14,7 @@ mod goals;
 mod grace;
 mod limits;
 mod maps;
-mod population;
+pub(crate) mod population;
 mod quantity;
 mod results;
 mod rte_hash;
