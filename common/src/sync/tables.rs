@@ -1,7 +1,7 @@
 //! The tables in shared memory, as the protocol sees them.
 
-use super::protocol::{Held, Place, RemoteTableFull, Tables};
-use crate::flow::FlowKey;
+use super::protocol::{Held, KeyHash, Place, RemoteTableFull, Tables};
+use crate::flow::{FlowHash, FlowKey};
 use crate::id::{Generation, NodeId, RecordIndex, WorkerId};
 use crate::session::table::{Lookup, SessionTable, TableReader, TableWriter};
 use crate::session::{Session, SessionState};
@@ -13,6 +13,8 @@ pub struct SharedTables {
     workers: Vec<TableReader>,
     /// The first place of each worker's table, and the end of the last.
     first: Vec<u32>,
+    /// Whether all tables hash by the same key, so that a hash made for one is good for all.
+    same_hash: bool,
 }
 
 /// The table that a place is in.
@@ -30,7 +32,8 @@ impl SharedTables {
             end = end.saturating_add(worker.capacity());
             first.push(end);
         }
-        SharedTables { remote, workers, first }
+        let same_hash = workers.iter().all(|worker| worker.hash_key() == remote.hash_key());
+        SharedTables { remote, workers, first, same_hash }
     }
 
     /// The place of a slot of a worker's own table; `None` if there is no such slot.
@@ -69,8 +72,9 @@ impl SharedTables {
     }
 }
 
-fn hit(table: &SessionTable, key: &FlowKey, first: u32) -> Option<Held> {
-    match table.lookup(key) {
+#[inline]
+fn hit(table: &SessionTable, hash: FlowHash, key: &FlowKey, first: u32) -> Option<Held> {
+    match table.lookup_hashed(hash, key) {
         Lookup::Hit { index, direction, session } => {
             Some(Held { place: Place(first + index.0), direction, session })
         }
@@ -88,12 +92,50 @@ impl Tables for SharedTables {
     }
 
     fn find(&self, key: &FlowKey) -> Option<Held> {
-        let mut workers = self.workers.iter().zip(&self.first);
-        workers
-            .find_map(|(worker, first)| {
-                hit(worker, key, *first).filter(|held| held.session.owner != NodeId(0))
-            })
-            .or_else(|| hit(&self.remote, key, 0))
+        self.find_hashed(self.hash(key), key)
+    }
+
+    #[inline]
+    fn hash(&self, key: &FlowKey) -> KeyHash {
+        KeyHash(self.remote.hash(key).0)
+    }
+
+    #[inline]
+    fn prefetch(&self, hash: KeyHash) {
+        if self.same_hash {
+            for worker in &self.workers {
+                worker.prefetch(FlowHash(hash.0));
+            }
+        }
+        self.remote.prefetch(FlowHash(hash.0));
+    }
+
+    #[inline]
+    fn prefetch_vacant(&self, ahead: usize) {
+        self.remote.prefetch_vacant(ahead);
+    }
+
+    #[inline]
+    fn prefetch_place(&self, place: Place) {
+        match self.home(place) {
+            Some(Home::Remote(table, slot)) => table.prefetch_slot(slot),
+            Some(Home::Worker(table, slot)) => table.prefetch_slot(slot),
+            None => {}
+        }
+    }
+
+    #[inline]
+    fn find_hashed(&self, hash: KeyHash, key: &FlowKey) -> Option<Held> {
+        let hash = FlowHash(hash.0);
+        for (worker, first) in self.workers.iter().zip(&self.first) {
+            let own = if self.same_hash { hash } else { worker.hash(key) };
+            if let Some(held) = hit(worker, own, key, *first)
+                && held.session.owner != NodeId(0)
+            {
+                return Some(held);
+            }
+        }
+        hit(&self.remote, hash, key, 0)
     }
 
     fn session(&self, place: Place) -> Option<Session> {
@@ -105,6 +147,12 @@ impl Tables for SharedTables {
 
     fn insert(&mut self, session: &Session) -> Result<Place, RemoteTableFull> {
         self.remote.insert(session).map(|slot| Place(slot.0)).map_err(|_| RemoteTableFull)
+    }
+
+    #[inline]
+    fn insert_hashed(&mut self, session: &Session, hashes: [KeyHash; 2]) -> Result<Place, RemoteTableFull> {
+        let hashes = hashes.map(|hash| FlowHash(hash.0));
+        self.remote.insert_hashed(session, hashes).map(|slot| Place(slot.0)).map_err(|_| RemoteTableFull)
     }
 
     fn remove(&mut self, place: Place) {

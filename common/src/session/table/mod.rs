@@ -174,6 +174,12 @@ impl SessionTable {
         self.index.prefetch(&self.index.candidates(hash.0));
     }
 
+    /// Has a slot brought near, for a look at its session soon.
+    #[inline]
+    pub fn prefetch_slot(&self, index: RecordIndex) {
+        self.slab.prefetch(index.0);
+    }
+
     /// Finds the session that packets with `key` belong to.
     #[inline(always)]
     pub fn lookup(&self, key: &FlowKey) -> Lookup {

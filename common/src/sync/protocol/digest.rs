@@ -7,7 +7,7 @@ use crate::session::Session;
 use crate::sync::wire::RangeId;
 
 /// Ranges that the key space is divided into, on every member of a cluster. A power of two.
-pub const RANGES: u16 = 1024;
+pub const RANGES: u16 = 4096;
 
 /// The largest number of ranges that [`word_of`] can tell apart.
 pub const RANGES_MAX: u16 = 1 << RANGE_BITS_MAX;

@@ -8,7 +8,7 @@
 //! - `courier`, [`retransmit`]: datagrams out, and again.
 //! - `news`: what a peer says of a session, and when it is believed.
 //! - `own`: what this node says of its own sessions; ageing.
-//! - `resync`, `serving`, `returning`: ranges as a whole, asked for and given.
+//! - `resync`, `serving`, `returning`: ranges as a whole, asked for and given; `register`: where their sessions stand.
 //! - `queries`: single sessions, asked for and given.
 //! - [`readiness`]: whether this node may draw traffic.
 //!
@@ -25,6 +25,7 @@ mod own;
 mod peer;
 mod queries;
 pub mod readiness;
+mod register;
 mod resync;
 pub mod retransmit;
 mod returning;
@@ -33,7 +34,7 @@ pub mod tables;
 pub mod tombstones;
 
 pub use ledger::OwnerSlot;
-pub use tables::{Held, Place, RemoteTableFull, Tables};
+pub use tables::{Held, KeyHash, Place, RemoteTableFull, Tables};
 
 use std::net::IpAddr;
 use std::sync::Arc;
