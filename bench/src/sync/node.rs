@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use baton_common::config::{KeyFile, Timeouts};
 use baton_common::counter::CounterBlock;
+use baton_common::flow::Endpoint;
 use baton_common::id::{NodeId, NumaId};
 use baton_common::session::Session;
 use baton_common::session::table::{SessionTable, TableReader, TableWriter};
@@ -105,6 +106,13 @@ fn is_possible(population: &Population, number: u32) -> bool {
     client.to_v4().is_none_or(|octets| (1..224).contains(&octets[0]))
 }
 
+/// A local address of a node's own, as a cluster's nodes have.
+fn local_of(node: NodeId, local: Endpoint) -> Endpoint {
+    let mut address = local.address;
+    address.0[13] ^= (node.0 as u8) << 4;
+    Endpoint { address, ..local }
+}
+
 /// Makes a node's tables in a directory, and fills those of its workers.
 ///
 /// # Errors
@@ -124,6 +132,7 @@ pub fn tables(directory: &Path, family: Family, holdings: Holdings, now: Millis)
         while left > 0 {
             sessions.clear();
             sessions.extend(numbers.by_ref().take(BATCH.min(left as usize)).map(|number| Session {
+                local: local_of(holdings.owner, population.session(number).local),
                 owner: holdings.owner,
                 last_seen: now,
                 last_sent: if holdings.told { now } else { Millis(0) },

@@ -18,7 +18,7 @@ pub(crate) mod population;
 mod quantity;
 mod results;
 mod rte_hash;
-mod stopwatch;
+pub(crate) mod stopwatch;
 mod trial;
 mod two_indexes;
 

@@ -78,7 +78,7 @@ pub trait Tables {
 
     /// Has what [`Tables::find_hashed`] looks at brought near, for a moment later.
     #[inline]
-    fn prefetch(&self, _hash: KeyHash) {}
+    fn prefetch(&self, _hash: KeyHash, _key: &FlowKey) {}
 
     /// Has what [`Tables::insert_hashed`] writes to beside that brought near, `ahead` insertions before.
     #[inline]
