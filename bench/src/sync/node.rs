@@ -34,7 +34,7 @@ pub const SINK: NodeId = NodeId(2);
 pub const DATAGRAM_BYTES: usize = 1472;
 
 /// Tables of workers that each node has.
-pub const WORKERS: usize = 4;
+pub const WORKERS: usize = 2;
 
 const TIMEOUTS: Timeouts = Timeouts {
     tcp_handshake_ms: 30_000,
