@@ -34,6 +34,9 @@ pub enum Command {
     /// Look at this node.
     #[command(flatten)]
     Show(Show),
+    /// How far this node is with what the others have; withdraw it, or do not wait for the rest.
+    #[command(subcommand)]
+    Sync(SyncCommand),
     /// Make, show and change the key file of the sync protocol. Without a path: the one that the configuration names.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -61,7 +64,22 @@ pub enum Show {
     Peers,
 }
 
-/// What to do with a key file. Secondaries read it when they start.
+/// What to ask of the sync secondaries.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum SyncCommand {
+    /// Show each secondary's state.
+    Show,
+    /// Draw no more traffic: state, ready file and hook say so. Remembered until `resume`, or until the machine restarts.
+    Drain,
+    /// Draw traffic again.
+    Resume,
+    /// Do not wait for members that are not heard, nor for the last sessions: `sync.ready_percent` of them are enough.
+    Accept,
+    /// Read the key file again and use its keys from now on.
+    Keys,
+}
+
+/// What to do with a key file. Secondaries read it when they start, and on `batonctl sync keys`.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Make a key file with one new key. One that exists stays as it is.
@@ -96,7 +114,11 @@ pub struct KeyChoice {
 
 /// Which sessions to show, and how many.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct SessionsArguments {
+    /// What else to do with sessions.
+    #[command(subcommand)]
+    pub command: Option<SessionsCommand>,
     /// Which sessions.
     #[command(flatten)]
     pub filter: SessionFilter,
@@ -106,6 +128,17 @@ pub struct SessionsArguments {
     /// Show only how many there are.
     #[arg(long)]
     pub count: bool,
+}
+
+/// What else to do with sessions.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum SessionsCommand {
+    /// Compare what this node and a peer have of each other's sessions. Exits with 1 if it is not the same.
+    Diff {
+        /// The peer's node number.
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        peer: u16,
+    },
 }
 
 #[cfg(test)]

@@ -44,15 +44,15 @@ pub fn run(command: &KeyCommand, config: &Path) -> Result<KeysReport> {
             Ok(KeysReport::new(path, &keys, ""))
         }
         KeyCommand::Add(file) => {
-            let next = "copy the file to every node and restart baton-sync there; then `batonctl key use` with the new number";
+            let next = "copy the file to every node and run `batonctl sync keys` there; then `batonctl key use` with the new number";
             change(file, config, next, |keys| keys.add().map(|_| ()).map_err(Into::into))
         }
         KeyCommand::Use(KeyChoice { id, file }) => {
-            let next = "copy the file to every node and restart baton-sync there; then `batonctl key remove` with the old number";
+            let next = "copy the file to every node and run `batonctl sync keys` there; then `batonctl key remove` with the old number";
             change(file, config, next, |keys| Ok(keys.seal_with(KeyId(*id))?))
         }
         KeyCommand::Remove(KeyChoice { id, file }) => {
-            let next = "copy the file to every node and restart baton-sync there";
+            let next = "copy the file to every node and run `batonctl sync keys` there";
             change(file, config, next, |keys| Ok(keys.remove(KeyId(*id))?))
         }
     }

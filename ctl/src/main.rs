@@ -2,6 +2,7 @@
 
 mod arguments;
 mod counters;
+mod difference;
 mod files;
 mod filter;
 mod keys;
@@ -10,17 +11,19 @@ mod report;
 mod services;
 mod sessions;
 mod status;
+mod sync;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use baton_common::config::{self, Config};
-use baton_common::control::{CallError, Client, socket_path};
+use baton_common::control::{CallError, Callee, Client};
+use baton_common::id::NodeId;
 use baton_common::time::Millis;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
-use arguments::{Arguments, Command, Show};
+use arguments::{Arguments, Command, SessionsArguments, SessionsCommand, Show};
 use counters::CountersReport;
 use peers::PeersReport;
 use report::Report;
@@ -55,6 +58,18 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Arguments::command().error(ErrorKind::MissingSubcommand, "a command is needed: see --help").exit();
     };
     match command {
+        Command::Sync(command) => {
+            print(&sync::run(*command, &Config::load(&arguments.config)?)?, arguments.json)?;
+        }
+        Command::Show(Show::Sessions(SessionsArguments {
+            command: Some(SessionsCommand::Diff { peer }),
+            ..
+        })) => {
+            let config = Config::load(&arguments.config)?;
+            let report = difference::compare(&config, NodeId(*peer))?;
+            print(&report, arguments.json)?;
+            return Ok(if report.equal { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Key(command) => print(&keys::run(command, &arguments.config)?, arguments.json)?,
         Command::Show(what) => show(what, &Config::load(&arguments.config)?, arguments.json)?,
     }
@@ -81,16 +96,17 @@ fn show(what: &Show, config: &Config, json: bool) -> Result<()> {
 
 fn peers(config: &Config) -> Result<PeersReport> {
     if !config.sync.enabled {
-        return Ok(PeersReport::new(config, &[], Vec::new(), Millis::now()));
+        return Ok(PeersReport::new(config, &[], &[], Vec::new(), Millis::now()));
     }
     let file = files::counters(config)?;
     let threads: Vec<_> = counters::of_secondaries(&file, config).collect();
     let counted = CountersReport::read(&threads, false, false);
-    Ok(PeersReport::new(config, &files::peers(config)?, counted.counters, Millis::now()))
+    let (heard, said) = (files::peers(config)?, sync::statuses(config));
+    Ok(PeersReport::new(config, &heard, &said, counted.counters, Millis::now()))
 }
 
 fn primary(config: &Config) -> Result<Client, CallError> {
-    Client::connect(&socket_path(&config.paths.runtime), PRIMARY_TIMEOUT)
+    Client::connect(&config.paths.runtime, Callee::Primary, PRIMARY_TIMEOUT)
 }
 
 fn print(report: &impl Report, json: bool) -> Result<()> {

@@ -1,8 +1,11 @@
-//! `batonctl peers`: what was heard from the other nodes.
+//! `batonctl peers`: what was heard from the other nodes, and how far this node is with each of them.
 
 use baton_common::config::Config;
+use baton_common::control::SyncStatus;
 use baton_common::id::NumaId;
+use baton_common::sync::protocol::readiness::PeerView;
 use baton_common::sync::state::PeerSnapshot;
+use baton_common::sync::wire::NodeState;
 use baton_common::time::Millis;
 use serde::Serialize;
 
@@ -53,6 +56,9 @@ pub struct Heard {
     pub late: u64,
     /// Datagrams and records rejected.
     pub rejects: u64,
+    /// How far this node is with it; absent if the secondary does not run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<PeerView>,
 }
 
 impl PeersReport {
@@ -60,6 +66,7 @@ impl PeersReport {
     pub fn new(
         config: &Config,
         heard: &[(NumaId, PeerSnapshot)],
+        secondaries: &[SyncStatus],
         counters: Vec<CounterValue>,
         now: Millis,
     ) -> PeersReport {
@@ -67,12 +74,17 @@ impl PeersReport {
             let peers = config.sync.peers.iter().filter(|peer| peer.node.0 == node);
             peers.flat_map(|peer| &peer.addresses).map(ToString::to_string).collect()
         };
+        let progress = |by: NumaId, peer: &PeerSnapshot| {
+            let secondary = secondaries.iter().find(|secondary| secondary.numa == by)?;
+            let mut views = secondary.peers.iter();
+            views.find(|view| (view.node, view.numa) == (peer.node.0, peer.numa.0)).cloned()
+        };
         let mut peers: Vec<PeerRow> = heard
             .iter()
             .map(|(by, peer)| PeerRow {
                 node: peer.node.0,
                 addresses: addresses(peer.node.0),
-                heard: Some(Heard::new(*by, peer, now)),
+                heard: Some(Heard { progress: progress(*by, peer), ..Heard::new(*by, peer, now) }),
             })
             .collect();
         for peer in &config.sync.peers {
@@ -97,7 +109,49 @@ impl Heard {
             gaps: peer.gaps,
             late: peer.late,
             rejects: peer.rejects,
+            progress: None,
         }
+    }
+}
+
+impl Heard {
+    fn columns(&self) -> Vec<String> {
+        let number = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
+        let progress = self.progress.as_ref();
+        let state = match progress {
+            None => "secondary not running".to_owned(),
+            Some(view) if view.config_differs => format!("{} (other configuration)", state_of(view)),
+            Some(view) => state_of(view).to_owned(),
+        };
+        let digests = progress.map_or("-".to_owned(), |view| match (view.equal, view.differing) {
+            (true, _) => "equal".to_owned(),
+            (false, 0) => "not compared".to_owned(),
+            (false, count) => format!("{count} differ"),
+        });
+        vec![
+            self.numa.to_string(),
+            self.by_numa.to_string(),
+            state,
+            number(progress.and_then(|view| view.announced).map(u64::from)),
+            number(progress.map(|view| view.held.into())),
+            digests,
+            duration(self.silent_ms),
+            self.gaps.to_string(),
+            number(progress.map(|view| view.missing)),
+            number(progress.map(|view| view.repaired)),
+            number(progress.map(|view| u64::from(view.ranges_wanted) + u64::from(view.requests_waiting))),
+            self.rejects.to_string(),
+        ]
+    }
+}
+
+fn state_of(view: &PeerView) -> &'static str {
+    match view.state {
+        None => "unknown",
+        Some(NodeState::Joining) => "joining",
+        Some(NodeState::Syncing) => "syncing",
+        Some(NodeState::Ready) => "ready",
+        Some(NodeState::Draining) => "draining",
     }
 }
 
@@ -111,26 +165,22 @@ impl Report for PeersReport {
             "addresses",
             "#numa",
             "#by",
+            "state",
+            "#owns",
+            "#held",
+            "digests",
             "#silent",
-            "#datagrams",
-            "#records",
             "#gaps",
-            "#late",
+            "#missing",
+            "#repaired",
+            "#queue",
             "#rejected",
         ]);
         for peer in &self.peers {
             let mut row = vec![peer.node.to_string(), peer.addresses.join(" ")];
             match &peer.heard {
-                Some(heard) => {
-                    row.extend([
-                        heard.numa.to_string(),
-                        heard.by_numa.to_string(),
-                        duration(heard.silent_ms),
-                    ]);
-                    let counts = [heard.datagrams, heard.records, heard.gaps, heard.late, heard.rejects];
-                    row.extend(counts.map(|count| count.to_string()));
-                }
-                None => row.extend(["-", "-", "never"].map(String::from)),
+                Some(heard) => row.extend(heard.columns()),
+                None => row.extend(["-", "-", "never heard"].map(String::from)),
             }
             table.add_row(row);
         }

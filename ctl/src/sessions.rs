@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn arguments(limit: usize, count: bool) -> SessionsArguments {
-        SessionsArguments { filter: SessionFilter::default(), limit, count }
+        SessionsArguments { command: None, filter: SessionFilter::default(), limit, count }
     }
 
     #[test]

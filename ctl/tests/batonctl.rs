@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use baton_common::config::{KeyFile, Scheduler};
 use baton_common::control::{
-    Handler, NodeStatus, PortStatus, RealServerStatus, Refusal, Server, ServiceStatus, Status, socket_path,
+    Handler, NodeStatus, PortStatus, RealServerStatus, Refusal, Request, Response, Server, ServiceStatus,
+    Status, not_mine, socket_path,
 };
 use baton_common::counter::{Counter, CounterFile};
 use baton_common::flow::{Endpoint, Protocol};
@@ -177,7 +178,7 @@ fn peers_show_what_was_heard_and_who_was_not() {
 
 struct Primary;
 
-impl Handler for Primary {
+impl Primary {
     fn status(&self) -> Status {
         Status {
             version: "0.1.0".into(),
@@ -208,13 +209,15 @@ impl Handler for Primary {
             real_servers: vec![RealServerStatus { endpoint, weight: 1, sessions_created: 12 }],
         }]
     }
+}
 
-    fn attach_secondary(&self, _: NumaId, _: u32) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    fn secondary_ready(&self, _: NumaId, _: u32) -> Result<(), Refusal> {
-        Ok(())
+impl Handler for Primary {
+    fn answer(&self, request: Request, _: u32) -> Result<Response, Refusal> {
+        match request {
+            Request::Status => Ok(Response::Status(Box::new(self.status()))),
+            Request::Services => Ok(Response::Services(self.services())),
+            other => Err(not_mine(&other)),
+        }
     }
 }
 

@@ -1,14 +1,19 @@
 //! The memory that outlives the primary: its tables, rings and counters in the hugetlbfs directory.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use baton_common::config::Config;
 use baton_common::counter::CounterFile;
 use baton_common::flow::HashKey;
 use baton_common::id::{NumaId, WorkerId};
-use baton_common::pipeline::Reporter;
+use baton_common::membership::LiveMembers;
+use baton_common::pipeline::{OpenGate, Reporter, Sharing};
 use baton_common::session::table::{TableReader, TableWriter};
 use baton_common::shm::header::FileKind;
 use baton_common::shm::ring::{Consumer, Producer};
+use baton_common::sync::state;
+use baton_common::time::Millis;
 
 /// One worker's part.
 pub struct WorkerMemory {
@@ -17,6 +22,7 @@ pub struct WorkerMemory {
     pub reporter: Option<Reporter>,
     pub sync_rx: Option<Producer>,
     pub sync_tx: Option<Consumer>,
+    pub sharing: Option<Sharing>,
 }
 
 /// Maps every worker's part. The local tables are taken over: whatever a dead predecessor left half done is put right,
@@ -25,9 +31,11 @@ pub struct WorkerMemory {
 /// # Errors
 /// A file is missing, of another version or geometry, or in use.
 pub fn attach(config: &Config) -> anyhow::Result<Vec<WorkerMemory>> {
+    let peers = config.sync.peers.iter().map(|peer| peer.node);
+    let members = Arc::new(LiveMembers::new(peers.chain([config.node.id])));
     (0..config.workers.len())
         .map(|worker| {
-            attach_worker(config, WorkerId(worker as u8))
+            attach_worker(config, WorkerId(worker as u8), &members)
                 .with_context(|| format!("attaching the memory of worker {worker}"))
         })
         .collect()
@@ -42,12 +50,23 @@ pub fn attach_counters(config: &Config) -> anyhow::Result<&'static CounterFile> 
     Ok(Box::leak(Box::new(CounterFile::open(&path).context("attaching the counters")?)))
 }
 
-fn attach_worker(config: &Config, worker: WorkerId) -> anyhow::Result<WorkerMemory> {
+fn attach_worker(
+    config: &Config,
+    worker: WorkerId,
+    members: &Arc<LiveMembers>,
+) -> anyhow::Result<WorkerMemory> {
     let directory = &config.paths.hugepages;
     let numa = config.workers[usize::from(worker.0)].numa;
     let local = TableWriter::attach(&FileKind::LocalTable.path(directory, worker.0), FileKind::LocalTable)?;
     if !config.sync.enabled {
-        return Ok(WorkerMemory { local, remote: None, reporter: None, sync_rx: None, sync_tx: None });
+        return Ok(WorkerMemory {
+            local,
+            remote: None,
+            reporter: None,
+            sync_rx: None,
+            sync_tx: None,
+            sharing: None,
+        });
     }
     let events = Producer::attach(&FileKind::EventRing.path(directory, worker.0), FileKind::EventRing)?;
     let sync_rx = Producer::attach(&FileKind::SyncRxRing.path(directory, worker.0), FileKind::SyncRxRing)?;
@@ -61,12 +80,20 @@ fn attach_worker(config: &Config, worker: WorkerId) -> anyhow::Result<WorkerMemo
         FileKind::RemoteTable,
         usize::from(worker.0),
     )?;
+    let state = state::attach_read_only(&FileKind::SyncState.path(directory, numa.0))?;
+    let opens_at = Millis::now() + u64::from(config.sync.ready_timeout_ms);
+    let sharing = Sharing {
+        members: Arc::clone(members),
+        claim_holdoff_ms: config.sync.claim_holdoff_ms,
+        gate: OpenGate::new(Arc::new(state), opens_at),
+    };
     Ok(WorkerMemory {
         reporter: Some(Reporter::new(events, local.capacity())),
         local,
         remote: Some(remote),
         sync_rx: Some(sync_rx),
         sync_tx,
+        sharing: Some(sharing),
     })
 }
 

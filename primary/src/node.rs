@@ -197,8 +197,7 @@ impl Threads {
                 local: memory.local,
                 remote: memory.remote,
                 reporter: memory.reporter,
-                // The secondary of this version does not take claims and misses yet.
-                sharing: None,
+                sharing: memory.sharing,
                 tally: tally.clone(),
                 counters: block,
             };

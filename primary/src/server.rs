@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use baton_common::config::{Config, Service};
 use baton_common::control::{
-    Handler, NodeStatus, PortStatus, RealServerStatus, Refusal, SecondaryStatus, ServiceStatus, Status,
-    WorkerStatus,
+    Handler, NodeStatus, PortStatus, RealServerStatus, Refusal, RefusalCode, Request, Response,
+    SecondaryStatus, ServiceStatus, Status, WorkerStatus, not_mine,
 };
-use baton_common::id::{NumaId, ServiceId, WorkerId};
+use baton_common::id::{ServiceId, WorkerId};
 use baton_common::service::Tally;
 use baton_common::steering::SteeringBackend;
 use baton_common::time::Millis;
@@ -43,7 +43,7 @@ impl Control {
     }
 }
 
-impl Handler for Control {
+impl Control {
     fn status(&self) -> Status {
         let config = &self.config;
         let workers = config.workers.iter().enumerate().map(|(number, worker)| WorkerStatus {
@@ -77,12 +77,24 @@ impl Handler for Control {
         let services = self.config.services.iter().enumerate();
         services.map(|(number, service)| self.service(ServiceId(number as u16), service)).collect()
     }
+}
 
-    fn attach_secondary(&self, numa: NumaId, pid: u32) -> Result<(), Refusal> {
-        self.supervisor.attach(numa, pid)
-    }
-
-    fn secondary_ready(&self, numa: NumaId, pid: u32) -> Result<(), Refusal> {
-        self.supervisor.ready(numa, pid)
+impl Handler for Control {
+    fn answer(&self, request: Request, caller: u32) -> Result<Response, Refusal> {
+        match request {
+            Request::Status => Ok(Response::Status(Box::new(self.status()))),
+            Request::Services => Ok(Response::Services(self.services())),
+            Request::AttachSecondary { pid, .. } if pid != caller => Err(Refusal::new(
+                RefusalCode::NotPossible,
+                format!("process {caller} asks to attach process {pid}: a secondary asks for itself"),
+            )),
+            Request::AttachSecondary { numa, pid } => {
+                self.supervisor.attach(numa, pid).map(|()| Response::AttachGranted { numa })
+            }
+            Request::SecondaryReady { numa } => {
+                self.supervisor.ready(numa, caller).map(|()| Response::SecondaryNoted)
+            }
+            other => Err(not_mine(&other)),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use baton_common::config::{Config, SyncDomain};
-use baton_common::control::{self, CallError, Client, RefusalCode};
+use baton_common::control::{CallError, Callee, Client, RefusalCode};
 use baton_common::flow::HashKey;
 use baton_common::id::{NumaId, QueueId, SyncDomainId};
 use baton_common::packet::MacAddress;
@@ -84,10 +84,9 @@ impl Attachment {
 
 /// Asks the primary to let this process attach, until it does.
 fn ask(config: &Config, numa: NumaId, primary: &ProcessWatch) -> anyhow::Result<Client> {
-    let socket = control::socket_path(&config.paths.runtime);
     let deadline = Instant::now() + TURN_WAIT;
     loop {
-        let asked = Client::connect(&socket, ANSWER_WAIT)
+        let asked = Client::connect(&config.paths.runtime, Callee::Primary, ANSWER_WAIT)
             .and_then(|mut client| client.attach_secondary(numa).map(|()| client));
         match asked {
             Ok(client) => return Ok(client),
@@ -103,7 +102,7 @@ fn ask(config: &Config, numa: NumaId, primary: &ProcessWatch) -> anyhow::Result<
 fn may_ask_again(error: &CallError) -> bool {
     match error {
         CallError::NotRunning { .. } => true,
-        CallError::Refused(refusal) => refusal.code == RefusalCode::Busy,
+        CallError::Refused { refusal, .. } => refusal.code == RefusalCode::Busy,
         _ => false,
     }
 }

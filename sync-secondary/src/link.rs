@@ -9,7 +9,7 @@ use baton_common::counter::{Counter, CounterBlock};
 use baton_common::flow::Endpoint;
 use baton_common::packet::{open_udp_frame, open_udp_packet};
 use baton_common::shm::ring::{Consumer, Producer};
-use dpdk::{Burst, Mbuf};
+use dpdk::{Burst, Mbuf, Mempool, RxQueue, TxQueue};
 
 use crate::attachment::OwnQueues;
 use crate::foreign::accept;
@@ -18,15 +18,9 @@ use crate::foreign::accept;
 /// its pool has to spare lasts for hundreds of kills.
 const BURST: usize = 8;
 
-/// Where frames go out.
-enum Outlet {
-    Queues(OwnQueues),
-    Ring(Producer),
-}
-
-/// This secondary's way in and out.
-pub struct SyncLink {
-    outlet: Outlet,
+/// This secondary's way in.
+pub struct Inlet {
+    queue: Option<RxQueue>,
     from_workers: Vec<Consumer>,
     /// One packet of a ring.
     packet: Vec<u8>,
@@ -34,21 +28,32 @@ pub struct SyncLink {
     counters: &'static CounterBlock,
 }
 
-impl SyncLink {
-    /// A link by `queues` if the port gives any, else by the ring `to_worker`. `own` is the address and port that peers
-    /// send to.
-    pub fn new(
-        queues: Option<OwnQueues>,
-        to_worker: Producer,
-        from_workers: Vec<Consumer>,
-        own: Endpoint,
-        counters: &'static CounterBlock,
-    ) -> SyncLink {
-        let longest = from_workers.iter().map(Consumer::item_bytes).max().unwrap_or_default();
-        let outlet = queues.map_or(Outlet::Ring(to_worker), Outlet::Queues);
-        SyncLink { outlet, from_workers, packet: vec![0; longest], own, counters }
-    }
+/// This secondary's way out.
+pub enum Outlet {
+    /// A queue of its own, and the buffers for it.
+    Queue(TxQueue, Mempool),
+    /// A ring to a worker.
+    Ring(Producer),
+}
 
+/// The way in and out: by `queues` if the port gives any, else by the rings. `own` is the address and port that peers
+/// send to.
+pub fn open(
+    queues: Option<OwnQueues>,
+    to_worker: Producer,
+    from_workers: Vec<Consumer>,
+    own: Endpoint,
+    counters: &'static CounterBlock,
+) -> (Inlet, Outlet) {
+    let longest = from_workers.iter().map(Consumer::item_bytes).max().unwrap_or_default();
+    let (queue, outlet) = match queues {
+        Some(OwnQueues { rx, tx, pool }) => (Some(rx), Outlet::Queue(tx, pool)),
+        None => (None, Outlet::Ring(to_worker)),
+    };
+    (Inlet { queue, from_workers, packet: vec![0; longest], own, counters }, outlet)
+}
+
+impl Inlet {
     /// Gives `take` the sender and the payload of each sync datagram that has come, a bounded number of them. Says whether
     /// anything had come at all.
     pub fn receive(&mut self, mut take: impl FnMut(IpAddr, &[u8])) -> bool {
@@ -67,9 +72,9 @@ impl SyncLink {
     }
 
     fn receive_from_queue(&mut self, take: &mut impl FnMut(IpAddr, &[u8])) -> bool {
-        let Outlet::Queues(queues) = &mut self.outlet else { return false };
+        let Some(queue) = &mut self.queue else { return false };
         let mut burst = Burst::<BURST>::new();
-        let received = queues.rx.burst(&mut burst);
+        let received = queue.burst(&mut burst);
         for mbuf in burst.iter() {
             match accept(open_udp_frame(whole_frame(mbuf)), self.own) {
                 Ok(datagram) => take(datagram.source.address.into(), datagram.payload),
@@ -78,17 +83,19 @@ impl SyncLink {
         }
         received > 0
     }
+}
 
+impl Outlet {
     /// Sends a frame; `false` if there is no room for it now.
     pub fn send(&mut self, frame: &[u8]) -> bool {
-        match &mut self.outlet {
+        match self {
             Outlet::Ring(ring) => ring.try_push(frame),
-            Outlet::Queues(queues) => {
-                let Some(mbuf) = queues.pool.alloc_with(frame) else { return false };
+            Outlet::Queue(queue, pool) => {
+                let Some(mbuf) = pool.alloc_with(frame) else { return false };
                 let mut burst = Burst::<1>::new();
                 // There is room for one.
                 let _ = burst.push(mbuf);
-                queues.tx.burst(&mut burst) == 1
+                queue.burst(&mut burst) == 1
             }
         }
     }

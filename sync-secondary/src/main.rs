@@ -1,6 +1,8 @@
 //! The sync secondary: one process per NUMA node. It tells the peers of this node's sessions and keeps theirs.
 
+mod announcer;
 mod attachment;
+mod control;
 mod foreign;
 mod link;
 mod lock;
@@ -24,11 +26,12 @@ use baton_common::netlink::{Mirror, MirrorOptions};
 use clap::Parser;
 use sd_notify::NotifyState;
 
+use crate::announcer::Announcer;
 use crate::attachment::Attachment;
-
+use crate::control::Desk;
 use crate::memory::Memory;
 use crate::secondary::{End, Secondary};
-use crate::security::Keys;
+use crate::security::load_keys;
 use baton_common::runtime::ProcessWatch;
 
 /// Baton's sync secondary: tells the peers of this node's sessions, and keeps theirs, for one NUMA node.
@@ -87,8 +90,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return stand_by(&primary, &stop);
     }
     let (id, domain) = domain_of(config, numa)?;
-    let keys = Keys::load(config)?;
-    // Before DPDK pins this thread to its CPU: the mirror's thread is not to share it.
+    let keyring = load_keys(&config.sync.security)?;
+    // Before DPDK binds this thread to its CPU: other threads are not to share it.
+    let desk = Desk::open(&config.paths.runtime, numa, &config.sync.security)?;
+    let announcer = Announcer::start(config, numa)?;
     let mirror = Mirror::start(MirrorOptions {
         interface: config.punt.interface.clone(),
         keep: config
@@ -102,7 +107,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     .context("mirroring the kernel's routes and neighbours")?;
     let memory = Memory::attach(config, id, domain)?;
     let attachment = Attachment::begin(config, id, domain, &primary)?;
-    let mut secondary = Secondary::new(config, domain, &keys, memory, attachment, &mirror)?;
+    let secondary = Secondary::new(config, domain, keyring, memory, attachment, &mirror, desk, announcer)?;
     sd_notify::notify(false, &[NotifyState::Ready]).context("telling the service manager")?;
     tracing::info!(numa = domain.numa.0, elapsed_ms = began.elapsed().as_millis() as u64, "synchronising");
     let end = secondary.run(&primary, &stop);

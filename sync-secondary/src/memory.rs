@@ -1,26 +1,26 @@
 //! The memory that outlives the secondary: tables, rings, counters and its own state in the hugetlbfs directory.
 
+use std::sync::atomic::AtomicU64;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use baton_common::config::{Config, SyncDomain};
 use baton_common::counter::{CounterBlock, CounterFile};
 use baton_common::id::{SyncDomainId, WorkerId};
-use baton_common::session::table::{SessionTable, TableError, TableWriter};
+use baton_common::session::table::{TableError, TableReader, TableWriter};
 use baton_common::shm::header::FileKind;
 use baton_common::shm::region::RegionError;
 use baton_common::shm::ring::{Consumer, Producer};
 use baton_common::sync::state::{self, SyncState};
+use baton_common::sync::tables::{SharedTables, WorkerTable};
 
 use crate::lock;
 use crate::reports::Source;
 
 /// Everything that one secondary maps.
 pub struct Memory {
-    /// The sessions of other nodes. This process is its only structural writer.
-    pub remote: TableWriter,
-    /// Every worker's table, to look at.
-    pub local: Vec<SessionTable>,
+    /// The sessions of other nodes, whose only structural writer this process is, and every worker's table.
+    pub tables: SharedTables,
     /// The event rings of the workers of this NUMA node.
     pub sources: Vec<Source>,
     /// Datagrams that reached the workers of this NUMA node.
@@ -29,6 +29,8 @@ pub struct Memory {
     pub to_worker: Producer,
     /// Where this secondary and its peers stand.
     pub state: &'static SyncState,
+    /// The datagrams that it sent last.
+    pub ring: &'static [AtomicU64],
     /// This thread's counters.
     pub counters: &'static CounterBlock,
 }
@@ -53,11 +55,14 @@ impl Memory {
             elapsed_ms = began.elapsed().as_millis() as u64,
             "took the remote table over"
         );
-        let local = (0..config.workers.len() as u8).map(|worker| {
-            let path = FileKind::LocalTable.path(directory, worker);
-            SessionTable::open_read_only(&path, FileKind::LocalTable).context("attaching a worker's table")
+        let tables = (0u8..).zip(&config.workers).map(|(number, worker)| {
+            let path = FileKind::LocalTable.path(directory, number);
+            // Nobody but secondaries reads workers' tables: each has the slot with its number.
+            let table = TableReader::attach(&path, FileKind::LocalTable, id.0.into())
+                .context("attaching a worker's table")?;
+            Ok(WorkerTable { table, is_reported: worker.numa == domain.numa })
         });
-        let local = local.collect::<anyhow::Result<_>>()?;
+        let tables = SharedTables::new(remote, tables.collect::<anyhow::Result<_>>()?);
         let neighbours = || (0u8..).zip(&config.workers).filter(|(_, worker)| worker.numa == domain.numa);
         let consumer = |worker: u8, kind: FileKind| {
             Consumer::attach(&kind.path(directory, worker), kind).context("attaching a worker's ring")
@@ -67,6 +72,7 @@ impl Memory {
                 WorkerId(worker),
                 consumer(worker, FileKind::EventRing)?,
                 config.tables.event_ring_slots,
+                config.tables.local_sessions,
             ))
         });
         let sources = sources.collect::<anyhow::Result<_>>()?;
@@ -75,14 +81,14 @@ impl Memory {
         let to_worker =
             Producer::attach(&FileKind::SyncTxRing.path(directory, domain.numa.0), FileKind::SyncTxRing)
                 .context("attaching the ring to the worker")?;
-        let state = attach_state(config, domain)?;
+        let (state, ring) = attach_state(config, domain)?;
         Ok(Memory {
-            remote,
-            local,
+            tables,
             sources,
             from_workers,
             to_worker,
             state,
+            ring,
             counters: attach_counters(config, id)?,
         })
     }
@@ -101,15 +107,19 @@ fn take_over(path: &std::path::Path) -> Result<TableWriter, TableError> {
     }
 }
 
-/// The sync state, begun or resumed. It stays mapped for the life of the process.
-fn attach_state(config: &Config, domain: &SyncDomain) -> anyhow::Result<&'static SyncState> {
+/// The sync state, begun or resumed, and the datagrams sent last. They stay mapped for the life of the process.
+fn attach_state(
+    config: &Config,
+    domain: &SyncDomain,
+) -> anyhow::Result<(&'static SyncState, &'static [AtomicU64])> {
     let path = FileKind::SyncState.path(&config.paths.hugepages, domain.numa.0);
     let state: &'static SyncState =
         Box::leak(Box::new(state::attach(&path).context("attaching the sync state")?));
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970: set it")?;
     let boot_epoch = state.begin(clock.as_nanos() as u64);
     tracing::info!(numa = domain.numa.0, epoch = boot_epoch, "sync state");
-    Ok(state)
+    let ring = state::attach_ring(&path).context("attaching the datagrams that were sent last")?;
+    Ok((state, Box::leak(Box::new(ring))))
 }
 
 /// This secondary's counters. They stay mapped for the life of the process.

@@ -1,4 +1,4 @@
-//! The outbox: puts datagrams for peers into frames and hands them to the link.
+//! The outbox: puts datagrams for peers into frames and sends them.
 
 use std::net::IpAddr;
 
@@ -6,17 +6,16 @@ use baton_common::flow::{Address, Endpoint};
 use baton_common::neighbour::{NeighbourReader, Resolution};
 use baton_common::netlink::{Mirror, Resolver};
 use baton_common::packet::{MacAddress, UdpPath};
-use baton_common::sync::sender::{Transmission, Transmit};
+use baton_common::sync::transmit::{Transmission, Transmit};
 
-use crate::link::SyncLink;
+use crate::link::Outlet;
 
 /// Bytes of an Ethernet header with one VLAN tag.
 const ETHERNET_BYTES_MAX: usize = 18;
 
 /// Addresses datagrams and sends them.
 pub struct Outbox {
-    /// The way in and out.
-    pub link: SyncLink,
+    outlet: Outlet,
     neighbours: NeighbourReader,
     resolver: Resolver,
     mac: MacAddress,
@@ -26,9 +25,9 @@ pub struct Outbox {
 
 impl Outbox {
     /// An outbox that sends from `own` and `mac`; `mtu` is the sync network's.
-    pub fn new(link: SyncLink, mirror: &Mirror, mac: MacAddress, own: Endpoint, mtu: u16) -> Outbox {
+    pub fn new(outlet: Outlet, mirror: &Mirror, mac: MacAddress, own: Endpoint, mtu: u16) -> Outbox {
         Outbox {
-            link,
+            outlet,
             neighbours: NeighbourReader::new(mirror.neighbours()),
             resolver: mirror.resolver(),
             mac,
@@ -65,7 +64,7 @@ impl Transmit for Outbox {
         let path = UdpPath { source_mac: self.mac, next_hop_mac, source: self.own, destination };
         // The frame holds the largest payload, and a validated configuration has sync addresses of one family.
         let Ok(length) = path.write(&mut self.frame, payload) else { return Transmission::QueueFull };
-        match self.link.send(&self.frame[..length]) {
+        match self.outlet.send(&self.frame[..length]) {
             true => Transmission::Sent,
             false => Transmission::QueueFull,
         }

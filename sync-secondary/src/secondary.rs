@@ -1,46 +1,45 @@
-//! The secondary at work: one thread that receives, reports and sweeps in turn.
+//! The secondary at work: one thread that receives, reports and looks after its sessions in turn.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use baton_common::config::{Config, SyncDomain, Timeouts};
+use baton_common::config::{Config, SyncDomain};
+use baton_common::control::SyncStatus;
 use baton_common::counter::{Counter, CounterBlock};
-use baton_common::flow::{Endpoint, FlowKey};
+use baton_common::flow::Endpoint;
+use baton_common::id::NumaId;
 use baton_common::idle::Backoff;
-use baton_common::membership::StaticRoster;
 use baton_common::netlink::Mirror;
-use baton_common::session::expiry::Sweep;
-use baton_common::session::table::{Lookup, SessionTable, TableWriter};
-use baton_common::sync::ageing;
-use baton_common::sync::receiver::Receiver;
+use baton_common::runtime::ProcessWatch;
+use baton_common::sync::protocol::digest::RANGES;
+use baton_common::sync::protocol::{Member, Protocol, ProtocolConfig};
 use baton_common::sync::roster::Identity;
-use baton_common::sync::sender::{Sender, SenderConfig};
+use baton_common::sync::seal::Keyring;
+use baton_common::sync::tables::SharedTables;
 use baton_common::sync::wire::payload_bytes_max;
-use baton_common::time::{Micros, Millis};
+use baton_common::time::Micros;
 use sd_notify::NotifyState;
 
+use crate::announcer::{Announcement, Announcer};
 use crate::attachment::Attachment;
-use crate::link::SyncLink;
+use crate::control::{Command, Desk};
+use crate::link::{self, Inlet};
 use crate::memory::Memory;
 use crate::outbox::Outbox;
-use crate::reports::Reports;
-use crate::security::Keys;
-use baton_common::runtime::ProcessWatch;
+use crate::reports::{Listener, Reports};
 
 /// How often to look whether the primary lives, and after other things that are no packets. Microseconds.
 const LOOK_US: u64 = 2_000;
 
+/// How often it is published how this secondary is. Microseconds.
+const PUBLISH_US: u64 = 100_000;
+
 /// How often the service manager hears that this thread lives. Microseconds.
 const WATCHDOG_US: u64 = 1_000_000;
 
-/// How long events wait, at most, for the peers' link-layer addresses after a start. Microseconds.
+/// How long to wait, at most, for the peers' link-layer addresses after a start. Microseconds.
 const NEIGHBOURS_WAIT_US: u64 = 2_000_000;
-
-/// How long one sweep over the whole remote table takes, when nothing delays it. Microseconds.
-const SWEEP_US: u64 = 4_000_000;
-
-/// Most slots that are looked at for expiry between two bursts.
-const SWEEP_SLOTS_MAX: u64 = 8192;
 
 /// Why the secondary came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,22 +53,23 @@ pub enum End {
 /// When things were done last that are not done every turn.
 struct Upkeep {
     looked: Micros,
+    published: Micros,
     notified: Micros,
     began: Micros,
-    /// Whether events may be sent: the peers' link-layer addresses are known, or were waited for long enough.
+    /// Whether there is any use in sending: the peers' link-layer addresses are known, or were waited for long enough.
     sending: bool,
 }
 
 /// A sync secondary.
 pub struct Secondary {
-    receiver: Receiver<'static, StaticRoster>,
-    sender: Sender<'static>,
+    numa: NumaId,
+    protocol: Protocol<'static>,
+    tables: SharedTables,
     reports: Reports,
+    inlet: Inlet,
     outbox: Outbox,
-    remote: TableWriter,
-    local: Vec<SessionTable>,
-    sweep: Sweep,
-    timeouts: Timeouts,
+    desk: Desk,
+    announcer: Announcer,
     peers: Vec<IpAddr>,
     backoff: Backoff,
     counters: &'static CounterBlock,
@@ -80,60 +80,54 @@ impl Secondary {
     ///
     /// # Errors
     /// The primary refuses or does not answer.
+    #[expect(clippy::too_many_arguments, reason = "the one place where every part meets")]
     pub fn new(
         config: &Config,
         domain: &SyncDomain,
-        keys: &Keys,
+        keyring: Option<Arc<Keyring>>,
         memory: Memory,
         attachment: Attachment,
         mirror: &Mirror,
+        desk: Desk,
+        announcer: Announcer,
     ) -> anyhow::Result<Secondary> {
-        let Memory { remote, local, sources, from_workers, to_worker, state, counters } = memory;
-        let identity = Identity::new(config, domain.numa);
+        let Memory { tables, sources, from_workers, to_worker, state, ring, counters } = memory;
         let own = Endpoint { address: domain.address.into(), port: config.sync.port };
         let mac = attachment.mac;
-        let link = SyncLink::new(attachment.complete()?, to_worker, from_workers, own, counters);
-        let peers: Vec<IpAddr> =
-            config.sync.peers.iter().flat_map(|peer| peer.addresses.iter().copied()).collect();
-        let sender = SenderConfig {
-            identity,
-            peers: peers.clone(),
-            payload_max: payload_bytes_max(config.sync.mtu, domain.address.is_ipv6(), 0),
-            flush_us: config.sync.flush_us,
-            timeouts: config.timeouts,
-        };
-        let roster = StaticRoster::new(config);
-        let sealer = keys.sealer(identity, state.boot_epoch());
+        let (inlet, outlet) = link::open(attachment.complete()?, to_worker, from_workers, own, counters);
+        let protocol = protocol_config(config, domain, keyring);
+        let now = Micros::now();
         Ok(Secondary {
-            receiver: Receiver::new(identity, roster, config.timeouts, keys.opener(), state, counters),
-            sender: Sender::new(sender, sealer, state, counters),
-            reports: Reports::new(sources, config.node.id, counters),
-            outbox: Outbox::new(link, mirror, mac, own, config.sync.mtu),
-            remote,
-            local,
-            sweep: Sweep::new(),
-            timeouts: config.timeouts,
-            peers,
+            numa: domain.numa,
+            protocol: Protocol::new(protocol, &members(config), state, ring, counters, &tables, now),
+            tables,
+            reports: Reports::new(sources, counters),
+            inlet,
+            outbox: Outbox::new(outlet, mirror, mac, own, config.sync.mtu),
+            desk,
+            announcer,
+            peers: config.sync.peers.iter().flat_map(|peer| peer.addresses.iter().copied()).collect(),
             backoff: Backoff::new(config.idle),
             counters,
         })
     }
 
     /// Works until it is told to stop or the primary is gone.
-    pub fn run(&mut self, primary: &ProcessWatch, stop: &AtomicBool) -> End {
+    pub fn run(mut self, primary: &ProcessWatch, stop: &AtomicBool) -> End {
         let now = Micros::now();
-        let mut upkeep = Upkeep { looked: now, notified: now, began: now, sending: false };
+        let mut upkeep =
+            Upkeep { looked: now, published: Micros(0), notified: now, began: now, sending: false };
         loop {
             let now = Micros::now();
-            let since_look = now.since(upkeep.looked);
-            if since_look >= LOOK_US || !upkeep.sending {
+            if now.since(upkeep.looked) >= LOOK_US || !upkeep.sending {
                 if !primary.lives() {
+                    self.announcer.tell_last(Announcement::Down);
                     return End::PrimaryGone;
                 }
                 self.look_after(now, &mut upkeep);
             }
             if stop.load(Ordering::Relaxed) {
-                self.reports.finish(&mut self.sender, &mut self.outbox);
+                self.finish();
                 return End::Stopped;
             }
             let work = self.turn(now, upkeep.sending);
@@ -146,26 +140,52 @@ impl Secondary {
 
     /// One turn: what has come in, then what is to go out.
     fn turn(&mut self, now: Micros, sending: bool) -> bool {
-        let mut work = self.receive(now.millis());
+        let Secondary { protocol, tables, outbox, .. } = self;
+        let mut work = self.inlet.receive(|source, datagram| {
+            // A reject is counted where it is found; there is nothing else to do about it.
+            let _ = protocol.on_datagram(source, datagram, now, tables, outbox);
+        });
         if sending {
-            work |= self.reports.poll(now, &self.local, &mut self.sender, &mut self.outbox);
+            let mut listener = Listener { protocol, tables, out: outbox };
+            work |= self.reports.poll(now, &mut listener);
+            protocol.poll(now, tables, outbox);
+            work |= protocol.is_busy();
         }
+        tables.quiesce();
         work
     }
 
-    fn receive(&mut self, now: Millis) -> bool {
-        let (receiver, remote, local) = (&mut self.receiver, &mut self.remote, &self.local);
-        self.outbox.link.receive(|source, payload| {
-            // A reject is counted where it is found; there is nothing else to do about it.
-            let _ = receiver.receive(source, payload, now, remote, |key| is_local(local, key));
-        })
+    /// Sends what was read, before the end.
+    fn finish(&mut self) {
+        self.protocol.flush(&mut self.outbox);
+        self.reports.commit();
+        self.tables.leave();
     }
 
-    /// What is done now and then: the sweep, the watchdog, the wait for the peers' addresses.
+    /// What is done now and then: commands, the watchdog, the wait for the peers' addresses, the word to the world.
     fn look_after(&mut self, now: Micros, upkeep: &mut Upkeep) {
-        let passed = now.since(upkeep.looked);
         upkeep.looked = now;
-        self.expire(now.millis(), sweep_slots(passed, self.remote.capacity()));
+        let mut ordered = false;
+        while let Some(order) = self.desk.next_order() {
+            ordered = true;
+            let done = match order.command {
+                Command::Drain(draining) => Ok(self.protocol.set_draining(draining)),
+                Command::Accept => Ok(self.protocol.accept_fraction()),
+                Command::UseKeys(keyring) => Ok(self.protocol.use_keyring(&keyring)),
+                Command::Compare(node) => {
+                    self.protocol.compare(node, now.millis()).map_err(|error| error.to_string())
+                }
+            };
+            self.publish(now);
+            // Whoever asked may have gone.
+            let _ = order.done.send(done);
+        }
+        let (state, alarm) = (self.protocol.ready_state(), self.protocol.alarm());
+        self.announcer.tell(Announcement::Up { state, alarm });
+        if ordered || now.since(upkeep.published) >= PUBLISH_US {
+            upkeep.published = now;
+            self.publish(now);
+        }
         if now.since(upkeep.notified) >= WATCHDOG_US {
             upkeep.notified = now;
             // A service manager that does not listen is no reason to stop.
@@ -181,37 +201,62 @@ impl Secondary {
         }
     }
 
-    /// Removes sessions of other nodes of which nothing was heard for too long.
-    fn expire(&mut self, now: Millis, slots: u32) {
-        let timeouts = self.timeouts;
-        let deadline = |session: &_| ageing::remote_deadline(session, &timeouts);
-        let expired = self.sweep.poll(now, &mut self.remote, slots, deadline, |_, _| {});
-        self.counters.add(Counter::RemoteExpired, expired.into());
+    fn publish(&self, now: Micros) {
+        self.desk.publish(self.status(now), self.protocol.comparison());
+    }
+
+    fn status(&self, now: Micros) -> SyncStatus {
+        SyncStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            numa: self.numa,
+            state: self.protocol.ready_state(),
+            alarm: self.protocol.alarm(),
+            member: self.protocol.is_member_itself(),
+            sessions_owned: self.protocol.sessions_owned(),
+            peers: self.protocol.peers(now.millis()).collect(),
+        }
     }
 }
 
-/// Whether a session of this node's own tables has a key: then no other node's may have it.
-fn is_local(tables: &[SessionTable], key: &FlowKey) -> bool {
-    tables.iter().any(|table| matches!(table.lookup(key), Lookup::Hit { .. }))
+/// Who takes part, this node included.
+fn members(config: &Config) -> Vec<Member> {
+    let own = config.sync.domains.iter().map(|domain| domain.address).collect();
+    let peers =
+        config.sync.peers.iter().map(|peer| Member { node: peer.node, addresses: peer.addresses.clone() });
+    std::iter::once(Member { node: config.node.id, addresses: own }).chain(peers).collect()
 }
 
-/// How many slots of a table the sweep looks at after so much time.
-fn sweep_slots(passed_us: u64, capacity: u32) -> u32 {
-    (passed_us * u64::from(capacity) / SWEEP_US + 1).min(SWEEP_SLOTS_MAX) as u32
+fn protocol_config(config: &Config, domain: &SyncDomain, keyring: Option<Arc<Keyring>>) -> ProtocolConfig {
+    let sync = &config.sync;
+    ProtocolConfig {
+        identity: Identity::new(config, domain.numa),
+        datagram_bytes_max: payload_bytes_max(sync.mtu, domain.address.is_ipv6(), 0),
+        flush_us: sync.flush_us,
+        timeouts: config.timeouts,
+        ranges: RANGES,
+        tombstones: sync.tombstones,
+        tombstone_ms: sync.tombstone_ms,
+        digest_ms: sync.digest_ms,
+        ready_timeout_ms: sync.ready_timeout_ms,
+        ready_fraction: f32::from(sync.ready_percent) / 100.0,
+        config_digest: config.cluster_digest(),
+        keyring,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use baton_common::id::NodeId;
+
     use super::*;
 
     #[test]
-    fn a_sweep_comes_round_in_seconds_and_never_takes_long_at_once() {
-        for capacity in [64, 65_536, 1_048_576] {
-            let turns = SWEEP_US / LOOK_US;
-            let slots = u64::from(sweep_slots(LOOK_US, capacity));
-            assert!(slots * turns >= u64::from(capacity), "{capacity}");
-            assert!(slots * turns <= 2 * u64::from(capacity) + turns, "{capacity}");
-        }
-        assert_eq!(u64::from(sweep_slots(u64::MAX / u64::from(u32::MAX), u32::MAX)), SWEEP_SLOTS_MAX);
+    fn the_members_are_this_node_and_its_peers() {
+        let config = Config::parse(baton_common::config::SAMPLE, "sample").unwrap();
+        let address = |last| IpAddr::from([192, 0, 2, last]);
+        let expected = [(1, 101), (2, 102)]
+            .map(|(node, last)| Member { node: NodeId(node), addresses: vec![address(last)] });
+        assert_eq!(members(&config), expected);
     }
 }

@@ -74,12 +74,17 @@ enum Action {
         /// One process; both if left out
         role: Option<Role>,
     },
+    /// Make a dead node forget everything, as a machine does that loses its power
+    Forget {
+        /// The node, such as n1
+        node: Host,
+    },
     /// Let the router send a node's traffic to the other nodes
     Withdraw {
         /// The node, such as n1
         node: Host,
     },
-    /// Let the router send traffic to a node again
+    /// Let the router send traffic to a node again, once it holds what the others have
     Announce {
         /// The node, such as n1
         node: Host,
@@ -147,6 +152,10 @@ fn act(name: &str, action: Action) -> Result<ExitCode> {
         Action::Exec { host, command } => exec(name, host, &command)?,
         Action::Kill { node, role } => kill(name, node, role)?,
         Action::Start { node, role } => start(name, node, role)?,
+        Action::Forget { node } => {
+            let lab = Lab::load(&dir_of(name))?;
+            node::forget(&lab, node_number(&lab, node)?)?;
+        }
         Action::Withdraw { node } => announce(name, node, false)?,
         Action::Announce { node } => announce(name, node, true)?,
         Action::Impair { node, impairment, off } => {
@@ -214,6 +223,10 @@ fn start(name: &str, node: Host, role: Option<Role>) -> Result<()> {
 }
 
 fn announce(name: &str, node: Host, announced: bool) -> Result<()> {
+    if announced {
+        let lab = Lab::load(&dir_of(name))?;
+        node::wait_until_in_sync(&lab, node_number(&lab, node)?)?;
+    }
     let (mut locked, number) = locked_node(name, node)?;
     let mut withdrawn = locked.lab.withdrawn.clone();
     if announced {

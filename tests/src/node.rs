@@ -7,6 +7,9 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use baton_common::control::{Callee, Client, Request};
+use baton_common::id::NumaId;
+use baton_common::runtime::ready_path;
 
 use crate::command::run_to_end;
 use crate::host::Host;
@@ -17,6 +20,10 @@ use crate::state::{Lab, Locked};
 
 /// How long a process may take from its start until it says that it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a node may take until it holds what the others have.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long a secondary may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a secondary may take to leave after its primary died.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long `baton-hugepages` may take.
@@ -141,6 +148,58 @@ pub fn start(dir: &Path, node: u16, role: Role) -> Result<Started> {
     let name = format!("{role} of n{node}");
     wait_ready(&notify, &mut child, &name, &log)?;
     Ok(Started { executed, ready: Instant::now() })
+}
+
+/// Waits until the node holds what the others have, as whoever announces its routes should.
+///
+/// # Errors
+/// If it does not in time.
+pub fn wait_until_in_sync(lab: &Lab, node: u16) -> Result<()> {
+    if !lab.shape.sync {
+        return Ok(());
+    }
+    let runtime = lab.host_dir(Host::Node(node)).join("run");
+    let deadline = Instant::now() + SYNC_TIMEOUT;
+    while !ready_path(&runtime, NumaId(0)).exists() {
+        crate::signals::check()?;
+        if Instant::now() > deadline {
+            let log = lab.host_dir(Host::Node(node)).join("sync.log");
+            bail!(
+                "n{node} does not hold what the others have after {} s; its secondary's log ends:\n{}",
+                SYNC_TIMEOUT.as_secs(),
+                tail(&log)
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Tells a node not to wait for members that are not there yet.
+///
+/// # Errors
+/// If its secondary does not answer.
+pub fn accept_absence(lab: &Lab, node: u16) -> Result<()> {
+    let runtime = lab.host_dir(Host::Node(node)).join("run");
+    let mut client = Client::connect(&runtime, Callee::Secondary(NumaId(0)), ANSWER_TIMEOUT)?;
+    Ok(client.have_done(&Request::SyncAccept)?)
+}
+
+/// Makes a dead node forget everything, as a machine does that loses its power: tables, rings, what it was.
+///
+/// # Errors
+/// If a process of it lives, or something cannot be removed.
+pub fn forget(lab: &Lab, node: u16) -> Result<()> {
+    for role in [Role::Primary, Role::Sync] {
+        if lab.processes.get(&process_key(node, role)).is_some_and(|process| process.id.is_alive()) {
+            bail!("the {role} of n{node} runs: kill it first");
+        }
+    }
+    hugepages(lab, node, "remove").with_context(|| format!("hugepages of n{node}"))?;
+    let runtime = lab.host_dir(Host::Node(node)).join("run");
+    std::fs::remove_dir_all(&runtime)?;
+    std::fs::create_dir_all(&runtime)?;
+    Ok(())
 }
 
 /// Kills the given processes of a node at once (SIGKILL), then waits until they are gone. Processes that do not run

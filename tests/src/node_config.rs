@@ -72,6 +72,7 @@ Config(
         mtu: 1500,
         flush_us: 200,
         security: {security},
+        digest_ms: 500,
         domains: [SyncDomain(numa: 0, lcore: {SYNC_LCORE}, cpu: {sync_cpu}, address: "{address}")],
         peers: [{peers}],
     ),

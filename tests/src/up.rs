@@ -59,6 +59,9 @@ pub struct Arguments {
     /// Take the lab down by itself when the process with this number is gone
     #[arg(long, value_name = "PID")]
     pub owner: Option<u32>,
+    /// Start only so many of the nodes: the others are members that are not there yet, and withdrawn
+    #[arg(long, value_name = "N")]
+    pub present: Option<u16>,
     /// Leave a lab that could not be made as it is, for a look at it
     #[arg(long)]
     pub keep: bool,
@@ -76,7 +79,11 @@ pub fn up(name: &str, arguments: &Arguments) -> Result<()> {
     let lab = describe(name, arguments)?;
     let dir = lab.dir.clone();
     claim(name, lab)?;
-    let made = make(&dir, arguments.no_baton);
+    let present = match arguments.no_baton {
+        true => 0,
+        false => arguments.present.unwrap_or(arguments.nodes).min(arguments.nodes),
+    };
+    let made = make(&dir, present);
     if made.is_err() && !arguments.keep {
         crate::signals::clear();
         if let Err(error) = down::down(name) {
@@ -152,12 +159,12 @@ fn claim(name: &str, lab: Lab) -> Result<()> {
     Ok(())
 }
 
-fn make(dir: &std::path::Path, no_baton: bool) -> Result<()> {
+fn make(dir: &std::path::Path, present: u16) -> Result<()> {
     let lab = Lab::load(dir)?;
     for host in lab.shape.hosts() {
         std::fs::create_dir_all(lab.host_dir(host))?;
     }
-    if !no_baton {
+    if present > 0 {
         for name in ["baton-hugepages", "baton-primary", "baton-sync"] {
             node::binary(&lab, name)?;
         }
@@ -168,7 +175,7 @@ fn make(dir: &std::path::Path, no_baton: bool) -> Result<()> {
     std::thread::scope(|scope| {
         let database =
             lab.shape.database.then(|| scope.spawn(|| server::start_mariadb(&lab, Host::Database)));
-        let rest = servers(&lab, dir).and_then(|()| nodes(&lab, dir, no_baton));
+        let rest = servers(&lab, dir).and_then(|()| nodes(&lab, dir, present));
         let database = database.map(|thread| thread.join());
         rest?;
         match database {
@@ -196,19 +203,29 @@ fn record(dir: &std::path::Path, host: Host, role: &str, process: crate::process
     locked.save()
 }
 
-fn nodes(lab: &Lab, dir: &std::path::Path, no_baton: bool) -> Result<()> {
+fn nodes(lab: &Lab, dir: &std::path::Path, present: u16) -> Result<()> {
     if lab.shape.sealed {
         KeyFile::generate()?.create(&lab.key_file())?;
     }
     for number in lab.shape.node_numbers() {
         node::write_config(lab, number)?;
-        if no_baton {
+        if number > present {
             continue;
         }
         node::hugepages(lab, number, "apply").with_context(|| format!("hugepages of n{number}"))?;
         for &role in Role::of(lab) {
             node::start(dir, number, role)?;
         }
+    }
+    let absent: BTreeSet<u16> = lab.shape.node_numbers().filter(|&number| number > present).collect();
+    for number in lab.shape.node_numbers().take(present.into()) {
+        if lab.shape.sync && !absent.is_empty() {
+            node::accept_absence(lab, number)?;
+        }
+        node::wait_until_in_sync(lab, number)?;
+    }
+    if present > 0 && !absent.is_empty() {
+        routes::withdraw(&mut Locked::open(dir)?, absent)?;
     }
     Ok(())
 }

@@ -1,17 +1,19 @@
 //! Two nodes on one core, their datagrams in memory: what each side's work costs, with no port between them.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use baton_common::sync::protocol::Protocol;
 use baton_common::sync::protocol::readiness::ReadyState;
-use baton_common::sync::sender::{Transmission, Transmit};
+use baton_common::sync::transmit::{Transmission, Transmit};
 use baton_common::sync::tables::SharedTables;
 use serde::{Deserialize, Serialize};
 
 use super::node::{self, Clock, Durable, Holdings, SINK, SOURCE};
+use crate::host::child::die_with_parent;
+use crate::host::cpus;
 use crate::table::stopwatch::thread_time;
 use crate::table::population::{Family, SESSIONS_MAX};
 
@@ -72,11 +74,30 @@ struct Side<'a> {
     out: Letters,
 }
 
-/// A full sync of `sessions` sessions.
+/// A full sync in memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// The address family of the sessions.
+    pub family: Family,
+    /// How many sessions.
+    pub sessions: u32,
+    /// Whether datagrams are sealed.
+    pub sealed: bool,
+    /// Where hugepage files may be made.
+    pub hugepages: PathBuf,
+    /// The CPU.
+    pub cpu: usize,
+}
+
+/// A full sync of a job's sessions, to a node whose workers have a tenth as many of their own.
 ///
 /// # Errors
 /// It does not come to an end, or the receiver has something else than the sender.
-pub fn full_sync(directory: &Path, family: Family, sessions: u32, sealed: bool, own: u32) -> Result<InMemory> {
+pub fn full_sync(job: &Job) -> Result<InMemory> {
+    die_with_parent()?;
+    cpus::pin(job.cpu)?;
+    let Job { family, sessions, sealed, ref hugepages, .. } = *job;
+    let (directory, own) = (hugepages.as_path(), node::own_sessions(sessions));
     let clock = Clock::start();
     let [there, here] = ["source", "sink"].map(|name| directory.join(name));
     for path in [&there, &here] {
@@ -93,7 +114,7 @@ pub fn full_sync(directory: &Path, family: Family, sessions: u32, sealed: bool, 
         remote_slots: node::with_room(sessions),
     };
     let sink_tables = node::tables(&here, family, holdings, now.millis())?;
-    let keyring = if sealed { Some(node::keyring()?) } else { None };
+    let keyring = if sealed { Some(node::keyring(&node::new_key()?)?) } else { None };
     let durable = [Durable::new(), Durable::new()];
     let mut source = Side {
         protocol: node::protocol(SOURCE, &durable[0], &source_tables, keyring.clone(), clock.now()),
@@ -106,9 +127,9 @@ pub fn full_sync(directory: &Path, family: Family, sessions: u32, sealed: bool, 
         out: Letters::default(),
     };
     let mut found = InMemory::default();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while sink.protocol.readiness().state() != ReadyState::Ready {
-        ensure!(Instant::now() < deadline, "no full sync within ten minutes: {found:?}");
+        ensure!(Instant::now() < deadline, "no full sync within two minutes: {found:?}");
         let start = thread_time();
         sink.protocol.poll(clock.now(), &mut sink.tables, &mut sink.out);
         sink.tables.quiesce();

@@ -19,7 +19,7 @@ use baton_common::sync::protocol::{Member, Protocol, ProtocolConfig};
 use baton_common::sync::roster::Identity;
 use baton_common::sync::seal::Keyring;
 use baton_common::sync::state::SyncState;
-use baton_common::sync::tables::SharedTables;
+use baton_common::sync::tables::{SharedTables, WorkerTable};
 use baton_common::time::{Micros, Millis};
 
 use crate::table::population::{Family, Population, SESSIONS_MAX, Side};
@@ -100,6 +100,11 @@ pub fn with_room(sessions: u32) -> u32 {
     sessions / 5 * 6 + 1024
 }
 
+/// Sessions that the sink's own workers have when it is sent this many.
+pub fn own_sessions(sessions: u32) -> u32 {
+    sessions / 10
+}
+
 /// Whether packets can come from the client of a session: the population has clients everywhere.
 fn is_possible(population: &Population, number: u32) -> bool {
     let client = population.key(number, Side::Client).source.address;
@@ -143,19 +148,28 @@ pub fn tables(directory: &Path, family: Family, holdings: Holdings, now: Millis)
         }
         ensure!(refused == 0, "{refused} sessions did not fit a worker's table");
         drop(writer);
-        workers.push(TableReader::attach(&path, FileKind::LocalTable, 0)?);
+        let table = TableReader::attach(&path, FileKind::LocalTable, 0)?;
+        workers.push(WorkerTable { table, is_reported: true });
     }
     let path = FileKind::RemoteTable.path(directory, 0);
     SessionTable::create(&path, FileKind::RemoteTable, holdings.remote_slots).context("the remote table")?;
     Ok(SharedTables::new(TableWriter::attach(&path, FileKind::RemoteTable)?, workers))
 }
 
-/// A keyring for both nodes.
+/// The text of a new key file.
 ///
 /// # Errors
 /// The machine has no random numbers.
-pub fn keyring() -> Result<Arc<Keyring>> {
-    Ok(Arc::new(Keyring::new(&KeyFile::generate()?)))
+pub fn new_key() -> Result<String> {
+    Ok(KeyFile::generate()?.text().to_string())
+}
+
+/// The keyring of a key file's text.
+///
+/// # Errors
+/// It is none.
+pub fn keyring(key: &str) -> Result<Arc<Keyring>> {
+    Ok(Arc::new(Keyring::new(&KeyFile::parse(key, "key")?)))
 }
 
 /// The protocol of a node in a cluster of two.

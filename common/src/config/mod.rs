@@ -2,6 +2,7 @@
 //!
 //! The types here are the validated ones: whoever holds a [`Config`] need check nothing again.
 
+mod digest;
 mod error;
 mod field_path;
 mod key_file;
@@ -258,6 +259,8 @@ pub struct Sync {
     pub ready_timeout_ms: u32,
     /// Of what the members announce, the share that is enough when an operator does not want to wait, percent.
     pub ready_percent: u8,
+    /// The program that is run when the node's state of readiness changes, and its arguments; none if empty.
+    pub hook: Vec<String>,
     /// One sync secondary each.
     pub domains: Vec<SyncDomain>,
     /// The other nodes.

@@ -278,6 +278,7 @@ pub(super) struct RawSync {
     pub tombstones: Number,
     pub ready_timeout_ms: Number,
     pub ready_percent: Number,
+    pub hook: Vec<String>,
     pub domains: Vec<RawSyncDomain>,
     pub peers: Vec<RawPeer>,
 }
@@ -296,6 +297,7 @@ impl Default for RawSync {
             tombstones: 262_144,
             ready_timeout_ms: 30_000,
             ready_percent: 70,
+            hook: Vec::new(),
             domains: Vec::new(),
             peers: Vec::new(),
         }

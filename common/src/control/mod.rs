@@ -1,7 +1,7 @@
-//! The control protocol: what the primary answers to `batonctl` and to the sync secondaries.
+//! The control protocol: what the primary answers to `batonctl` and to the sync secondaries, and they to `batonctl`.
 //!
-//! One JSON object a line in either direction, over the Unix stream socket `control.sock` of the runtime directory. Every
-//! request gets one response, in order. A line is at most [`REQUEST_BYTES_MAX`] or [`RESPONSE_BYTES_MAX`] long.
+//! One JSON object a line in either direction, over a Unix stream socket of the runtime directory: `control.sock` is the
+//! primary's, `sync-<numa>.sock` a secondary's. Every request gets one response, in order. A line is at most [`REQUEST_BYTES_MAX`] or [`RESPONSE_BYTES_MAX`] long.
 //!
 //! ```text
 //! > {"request":"attach_secondary","numa":0,"pid":4711}
@@ -16,8 +16,8 @@ mod client;
 mod line;
 mod server;
 
-pub use client::{CallError, Client};
-pub use server::{Handler, Server};
+pub use client::{CallError, Callee, Client};
+pub use server::{Handler, Server, not_mine};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -27,18 +27,25 @@ use serde::{Deserialize, Serialize};
 use crate::config::Scheduler;
 use crate::flow::Protocol;
 use crate::id::{NodeId, NumaId, WorkerId};
+use crate::sync::protocol::Comparison;
+use crate::sync::protocol::readiness::{PeerView, ReadyState};
 
 /// Longest request, bytes with its newline.
 pub const REQUEST_BYTES_MAX: usize = 4096;
 /// Longest response, bytes with its newline.
 pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
 
-/// Where the control socket of a runtime directory is.
+/// Where a secondary's control socket is in a runtime directory.
+pub fn sync_socket_path(runtime: &Path, numa: NumaId) -> PathBuf {
+    runtime.join(format!("sync-{numa}.sock"))
+}
+
+/// Where the primary's control socket is in a runtime directory.
 pub fn socket_path(runtime: &Path) -> PathBuf {
     runtime.join("control.sock")
 }
 
-/// What may be asked of the primary.
+/// What may be asked of the primary, and of a secondary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
@@ -59,15 +66,46 @@ pub enum Request {
         /// The NUMA node it serves.
         numa: NumaId,
     },
+    /// How a secondary and its peers are. Answered by [`Response::Sync`].
+    SyncStatus,
+    /// Whether this node is to draw no traffic: its secondary says so to peers, ready file and hook. Answered by
+    /// [`Response::Done`].
+    SyncDrain {
+        /// `false`: it may again.
+        draining: bool,
+    },
+    /// The configured share of what the members announce is enough to be ready. Answered by [`Response::Done`].
+    SyncAccept,
+    /// The key file has changed. Answered by [`Response::Done`].
+    SyncKeys,
+    /// Compare what this node and a peer have of each other's sessions. Answered by [`Response::Done`] when it has begun; a
+    /// comparison that was going on is given up.
+    SyncCompare {
+        /// The peer.
+        node: NodeId,
+    },
+    /// How the last comparison goes. Answered by [`Response::Comparison`].
+    SyncComparison,
 }
 
 impl Request {
     /// Every value of the field `request`.
-    pub const NAMES: &[&str] = &["status", "services", "attach_secondary", "secondary_ready"];
+    pub const NAMES: &[&str] = &[
+        "status",
+        "services",
+        "attach_secondary",
+        "secondary_ready",
+        "sync_status",
+        "sync_drain",
+        "sync_accept",
+        "sync_keys",
+        "sync_compare",
+        "sync_comparison",
+    ];
 }
 
-/// What the primary answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Response {
     /// To [`Request::Status`].
@@ -81,6 +119,12 @@ pub enum Response {
     },
     /// To [`Request::SecondaryReady`].
     SecondaryNoted,
+    /// To [`Request::SyncStatus`].
+    Sync(Box<SyncStatus>),
+    /// To [`Request::SyncComparison`].
+    Comparison(Box<Comparison>),
+    /// To what has nothing else to say.
+    Done,
     /// To a request that was not carried out.
     Error(Refusal),
 }
@@ -108,13 +152,13 @@ impl Refusal {
 pub enum RefusalCode {
     /// The line is no JSON object, or a field of it is missing or wrong.
     Malformed,
-    /// This version of the primary knows no such request.
+    /// This version knows no such request.
     UnknownRequest,
     /// The line is longer than [`REQUEST_BYTES_MAX`].
     TooLong,
     /// Too many clients, or another operation is going on: try again.
     Busy,
-    /// The request does not fit the configuration or the state of the primary.
+    /// The request does not fit the configuration or the state of the process, or is another process's.
     NotPossible,
 }
 
@@ -150,6 +194,27 @@ pub struct NodeStatus {
     pub name: String,
     /// Its cluster's number.
     pub cluster: u32,
+}
+
+/// How a sync secondary is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The NUMA node it serves.
+    pub numa: NumaId,
+    /// How far the node is, as far as this secondary is concerned.
+    pub state: ReadyState,
+    /// Whether it should long be ready and is not.
+    pub alarm: bool,
+    /// Whether it takes part: a node that is no member sends nothing.
+    pub member: bool,
+    /// Sessions that the peers were told are this node's.
+    pub sessions_owned: u32,
+    /// How each peer is.
+    pub peers: Vec<PeerView>,
 }
 
 /// The port that carries the traffic.
@@ -244,6 +309,12 @@ mod tests {
             Request::Services,
             Request::AttachSecondary { numa: NumaId(0), pid: 1 },
             Request::SecondaryReady { numa: NumaId(0) },
+            Request::SyncStatus,
+            Request::SyncDrain { draining: true },
+            Request::SyncAccept,
+            Request::SyncKeys,
+            Request::SyncCompare { node: NodeId(2) },
+            Request::SyncComparison,
         ];
 
         let names = requests.map(|request| {

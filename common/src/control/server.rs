@@ -16,8 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::warn;
 
 use super::line::{Line, Lines};
-use super::{REQUEST_BYTES_MAX, Refusal, RefusalCode, Request, Response, ServiceStatus, Status};
-use crate::id::NumaId;
+use super::{REQUEST_BYTES_MAX, Refusal, RefusalCode, Request, Response};
 
 /// Clients served at one time; more are sent away.
 const CLIENTS_MAX: usize = 16;
@@ -26,25 +25,18 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the listening thread looks whether it is to stop. Milliseconds.
 const STOP_LATENCY_MS: i64 = 100;
 
-/// What the primary does about each request. Called from a thread per client, so it may wait, if not for ever.
+/// What a process does about each request. Called from a thread per client, so it may wait, if not for ever.
 pub trait Handler: Send + Sync + 'static {
-    /// How the primary is.
-    fn status(&self) -> Status;
-
-    /// The services and their real servers.
-    fn services(&self) -> Vec<ServiceStatus>;
-
-    /// Waits until the secondary may attach, and watches it from then on. `pid` is the caller's, as the kernel says.
+    /// Answers a request of process `caller`, as the kernel says.
     ///
     /// # Errors
-    /// It may not, or not in a reasonable time.
-    fn attach_secondary(&self, numa: NumaId, pid: u32) -> Result<(), Refusal>;
+    /// It is refused. What is not this process's to answer is refused with [`not_mine`].
+    fn answer(&self, request: Request, caller: u32) -> Result<Response, Refusal>;
+}
 
-    /// Notes that the secondary has attached. `pid` is the caller's, as the kernel says.
-    ///
-    /// # Errors
-    /// It was not granted that.
-    fn secondary_ready(&self, numa: NumaId, pid: u32) -> Result<(), Refusal>;
+/// The refusal of a request that another process answers.
+pub fn not_mine(request: &Request) -> Refusal {
+    Refusal::new(RefusalCode::NotPossible, format!("{request:?} is not for this process: ask the other one"))
 }
 
 /// A listening control socket: one thread that accepts, and one for each client. Dropping it stops accepting and removes
@@ -57,7 +49,7 @@ pub struct Server {
 
 impl Server {
     /// Listens on `path`, readable and writable for its owner only. A socket that is there already is replaced: whoever
-    /// calls this holds the primary's lock.
+    /// calls this holds the process's lock.
     ///
     /// # Errors
     /// The socket or the thread cannot be made.
@@ -152,21 +144,7 @@ fn respond(lines: &mut Lines, response: &Response) -> io::Result<()> {
 }
 
 fn answer(line: &[u8], caller: u32, handler: &dyn Handler) -> Response {
-    let answered = parse(line).and_then(|request| match request {
-        Request::Status => Ok(Response::Status(Box::new(handler.status()))),
-        Request::Services => Ok(Response::Services(handler.services())),
-        Request::AttachSecondary { pid, .. } if pid != caller => Err(Refusal::new(
-            RefusalCode::NotPossible,
-            format!("process {caller} asks to attach process {pid}: a secondary asks for itself"),
-        )),
-        Request::AttachSecondary { numa, pid } => {
-            handler.attach_secondary(numa, pid).map(|()| Response::AttachGranted { numa })
-        }
-        Request::SecondaryReady { numa } => {
-            handler.secondary_ready(numa, caller).map(|()| Response::SecondaryNoted)
-        }
-    });
-    answered.unwrap_or_else(Response::Error)
+    parse(line).and_then(|request| handler.answer(request, caller)).unwrap_or_else(Response::Error)
 }
 
 fn parse(line: &[u8]) -> Result<Request, Refusal> {
@@ -191,9 +169,9 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::super::{CallError, Client, NodeStatus, PortStatus, socket_path};
+    use super::super::{CallError, Callee, Client, NodeStatus, PortStatus, Status, socket_path};
     use super::*;
-    use crate::id::NodeId;
+    use crate::id::{NodeId, NumaId};
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -201,8 +179,8 @@ mod tests {
     #[derive(Default)]
     struct Recorder(Mutex<Vec<String>>);
 
-    impl Handler for Recorder {
-        fn status(&self) -> Status {
+    impl Recorder {
+        fn status() -> Status {
             let node = NodeStatus { id: NodeId(7), name: "lb7".into(), cluster: 1 };
             let port = PortStatus {
                 device: "net_tap0".into(),
@@ -223,22 +201,20 @@ mod tests {
                 sync_enabled: true,
             }
         }
+    }
 
-        fn services(&self) -> Vec<ServiceStatus> {
-            vec![]
-        }
-
-        fn attach_secondary(&self, numa: NumaId, pid: u32) -> Result<(), Refusal> {
-            self.0.lock().unwrap().push(format!("attach {numa} {pid}"));
-            match numa {
-                NumaId(0) => Ok(()),
-                other => Err(Refusal::new(RefusalCode::NotPossible, format!("no NUMA node {other}"))),
+    impl Handler for Recorder {
+        fn answer(&self, request: Request, caller: u32) -> Result<Response, Refusal> {
+            self.0.lock().unwrap().push(format!("{request:?} by {caller}"));
+            match request {
+                Request::Status => Ok(Response::Status(Box::new(Recorder::status()))),
+                Request::Services => Ok(Response::Services(vec![])),
+                Request::AttachSecondary { numa: NumaId(0), .. } => {
+                    Ok(Response::AttachGranted { numa: NumaId(0) })
+                }
+                Request::SecondaryReady { .. } => Ok(Response::SecondaryNoted),
+                other => Err(not_mine(&other)),
             }
-        }
-
-        fn secondary_ready(&self, numa: NumaId, pid: u32) -> Result<(), Refusal> {
-            self.0.lock().unwrap().push(format!("ready {numa} {pid}"));
-            Ok(())
         }
     }
 
@@ -261,7 +237,7 @@ mod tests {
         }
 
         fn client(&self) -> Client {
-            Client::connect(&self.path(), PATIENCE).unwrap()
+            Client::connect(self.directory.path(), Callee::Primary, PATIENCE).unwrap()
         }
 
         /// What the server answers to these bytes.
@@ -280,16 +256,15 @@ mod tests {
         let fixture = Fixture::new();
         let mut client = fixture.client();
 
-        assert_eq!(client.status().unwrap(), fixture.recorder.status());
+        assert_eq!(client.status().unwrap(), Recorder::status());
         assert_eq!(client.services().unwrap(), []);
         client.attach_secondary(NumaId(0)).unwrap();
         client.secondary_ready(NumaId(0)).unwrap();
 
         let pid = std::process::id();
-        assert_eq!(
-            *fixture.recorder.0.lock().unwrap(),
-            [format!("attach 0 {pid}"), format!("ready 0 {pid}")]
-        );
+        let asked = fixture.recorder.0.lock().unwrap();
+        assert!(asked.iter().all(|line| line.ends_with(&format!(" by {pid}"))), "{asked:?}");
+        assert_eq!(asked.len(), 4);
     }
 
     #[test]
@@ -298,19 +273,20 @@ mod tests {
 
         let error = fixture.client().attach_secondary(NumaId(3)).unwrap_err();
 
-        assert!(matches!(&error, CallError::Refused(refusal) if refusal.code == RefusalCode::NotPossible));
-        assert_eq!(error.to_string(), "the primary refused: no NUMA node 3");
+        let CallError::Refused { callee: Callee::Primary, refusal } = &error else { panic!("{error}") };
+        assert_eq!(refusal.code, RefusalCode::NotPossible);
+        assert_eq!(error.to_string(), format!("the primary refused: {refusal}"));
     }
 
     #[test]
-    fn a_secondary_cannot_attach_another_process() {
+    fn a_secondary_that_is_not_running_is_named() {
         let fixture = Fixture::new();
+        let callee = Callee::Secondary(NumaId(1));
 
-        let request = Request::AttachSecondary { numa: NumaId(0), pid: 1 };
-        let response = fixture.client().call(&request).unwrap();
+        let Err(error) = Client::connect(fixture.directory.path(), callee, PATIENCE) else { panic!() };
 
-        assert!(matches!(response, Response::Error(refusal) if refusal.code == RefusalCode::NotPossible));
-        assert!(fixture.recorder.0.lock().unwrap().is_empty());
+        assert!(error.to_string().contains("NUMA node 1 is not running"), "{error}");
+        assert!(error.to_string().contains("start baton-sync@1"), "{error}");
     }
 
     #[test]
@@ -353,7 +329,7 @@ mod tests {
     fn without_a_server_the_client_says_that_the_primary_is_not_running() {
         let directory = TempDir::new().unwrap();
 
-        let Err(error) = Client::connect(&socket_path(directory.path()), PATIENCE) else { panic!() };
+        let Err(error) = Client::connect(directory.path(), Callee::Primary, PATIENCE) else { panic!() };
 
         assert!(matches!(error, CallError::NotRunning { .. }));
         assert!(error.to_string().contains("start baton-primary"), "{error}");
@@ -364,7 +340,8 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = socket_path(directory.path());
         let _listener = UnixListener::bind(&path).unwrap();
-        let mut client = Client::connect(&path, Duration::from_millis(20)).unwrap();
+        let mut client =
+            Client::connect(directory.path(), Callee::Primary, Duration::from_millis(20)).unwrap();
 
         let error = client.status().unwrap_err();
 
@@ -378,7 +355,7 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
 
         let server = Server::start(&path, Arc::new(Recorder::default())).unwrap();
-        Client::connect(&path, PATIENCE).unwrap().status().unwrap();
+        Client::connect(directory.path(), Callee::Primary, PATIENCE).unwrap().status().unwrap();
         drop(server);
 
         assert!(!path.exists());

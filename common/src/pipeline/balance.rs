@@ -20,11 +20,11 @@ use crate::time::Millis;
 const SWEEP_SLOTS: u32 = 64;
 
 /// A packet's session: where it stands and what it says.
-struct Found {
-    home: Home,
-    index: RecordIndex,
-    direction: Direction,
-    session: Session,
+pub(super) struct Found {
+    pub(super) home: Home,
+    pub(super) index: RecordIndex,
+    pub(super) direction: Direction,
+    pub(super) session: Session,
 }
 
 impl Pipeline {
@@ -46,7 +46,7 @@ impl Pipeline {
             None => match target {
                 Target::Vip => self.open(now, flow, hash, Generation(1), frame),
                 Target::Local => {
-                    self.report_miss(Direction::Outbound, flow);
+                    self.report_miss(now, Direction::Outbound, flow);
                     Err(DropReason::NoSession)
                 }
                 Target::Other => return Verdict::Punt,
@@ -122,7 +122,7 @@ impl Pipeline {
 
     /// Takes a session over from another node if its client's packets come here now: at once if the owner is gone or the
     /// packet ends the session, otherwise when they have kept coming.
-    fn consider_claim(&mut self, now: Millis, before: SessionState, found: &Found) {
+    pub(super) fn consider_claim(&mut self, now: Millis, before: SessionState, found: &Found) {
         let Some(sharing) = &self.parts.sharing else { return };
         let Found { home, index, session, .. } = *found;
         let ends = tcp::is_closed(session.state);
@@ -172,7 +172,7 @@ impl Pipeline {
         let FlowKey { source: client, destination: vip, protocol } = flow.key;
         let service = self.parts.services.lookup(vip, protocol).ok_or(DropReason::NoService)?;
         if !flow.opens() {
-            self.report_miss(Direction::Inbound, flow);
+            self.report_miss(now, Direction::Inbound, flow);
             return Err(DropReason::NoSession);
         }
         if self.parts.sharing.as_mut().is_some_and(|sharing| !sharing.gate.is_open(now)) {
@@ -265,9 +265,14 @@ impl Pipeline {
         self.report(now, kind, home, index, session);
     }
 
-    /// Tells of a UDP session that was not told before, if its service says that it is old or busy enough.
+    /// Tells of a session that was not told before: of a UDP session if its service says that it is old or busy enough, of a TCP
+    /// session if its handshake is done.
     fn report_when_old_enough(&mut self, now: Millis, home: Home, index: RecordIndex, session: &Session) {
-        if session.protocol != Protocol::Udp {
+        if session.protocol == Protocol::Tcp {
+            // The packet that finished the handshake was a FIN, or the worker that claimed it died before it noted that.
+            if tcp::is_past_handshake(session.state) && !tcp::is_closed(session.state) {
+                self.report(now, EventKind::Upsert, home, index, session);
+            }
             return;
         }
         let service = self.parts.services.lookup(session.vip, session.protocol);
@@ -288,12 +293,16 @@ impl Pipeline {
         self.set_last_sent(home, index, now);
     }
 
-    /// Tells the secondary that a TCP packet which opens nothing found no session.
-    fn report_miss(&mut self, direction: Direction, flow: &ParsedFlow) {
+    /// Tells the secondary that a TCP packet which opens nothing found no session. A SYN to a local address is none of a session's:
+    /// servers open no connections through the balancer.
+    fn report_miss(&mut self, now: Millis, direction: Direction, flow: &ParsedFlow) {
+        if flow.opens() {
+            return;
+        }
         if let (Some(_), Some(reporter), Protocol::Tcp) =
             (&self.parts.sharing, &mut self.parts.reporter, flow.key.protocol)
         {
-            reporter.miss(direction, flow.key, self.parts.counters);
+            reporter.miss(now, direction, flow.key, self.parts.counters);
         }
     }
 

@@ -15,6 +15,11 @@ pub fn primary_lock_path(runtime: &Path) -> PathBuf {
     runtime.join("primary.lock")
 }
 
+/// The file that is there while the sync domain of a NUMA node holds what the other nodes have: it may draw traffic.
+pub fn ready_path(runtime: &Path, numa: NumaId) -> PathBuf {
+    runtime.join(format!("sync-{numa}.ready"))
+}
+
 /// The file that the living secondary of a NUMA node holds locked and writes its process id into.
 pub fn sync_lock_path(runtime: &Path, numa: NumaId) -> PathBuf {
     runtime.join(format!("sync-{numa}.lock"))

@@ -64,7 +64,7 @@ pub enum Direction {
 }
 
 /// Where a session stands. The numbers stand in shared memory and on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum SessionState {
     /// UDP: packets from the client only.

@@ -66,10 +66,11 @@ pub enum Claim {
 #[inline]
 pub fn claim(last_sent: Millis, now: Millis, holdoff_ms: u32, pause_ms: u32) -> Claim {
     let (first, last) = ((last_sent.0 >> 32) as u32, last_sent.0 as u32);
+    // None yet; or a time, of when this node told the peers: its secondary writes the new owner first and this word after it.
+    let is_time = last_sent.0 >> 32 <= now.0 >> 32;
     // Zero means that there was none, so the one millisecond in 49 days that would be zero is taken for the next.
     let now = (now.0 as u32).max(1);
-    let began =
-        if last_sent.0 == 0 || now.wrapping_sub(last) > pause_ms.max(holdoff_ms) { now } else { first };
+    let began = if is_time || now.wrapping_sub(last) > pause_ms.max(holdoff_ms) { now } else { first };
     if holdoff_ms == 0 || now.wrapping_sub(began) >= holdoff_ms {
         return Claim::Due;
     }
@@ -125,6 +126,14 @@ mod tests {
         assert_eq!(claimed_at(&[1000, 2001, 2400, 2501], 500), Some(2501));
         assert_eq!(claimed_at(&[1000, 2400, 3000], 1500), Some(3000), "a hold-off longer than the pause");
         assert_eq!(claimed_at(&[1000], 0), Some(1000));
+    }
+
+    #[test]
+    fn a_time_of_telling_is_no_beginning_of_a_holdoff() {
+        for told in [Millis(0), Millis(99_000), Millis(7 << 32 | 99_000), Millis(6 << 32 | 99_000)] {
+            let now = Millis((told.0 >> 32).max(7) << 32 | 100_000);
+            assert!(matches!(claim(told, now, 500, 60_000), Claim::HoldOff(_)), "{told:?}");
+        }
     }
 
     #[test]

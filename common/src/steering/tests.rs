@@ -91,6 +91,7 @@ fn config() -> Config {
             tombstones: 1024,
             ready_timeout_ms: 30_000,
             ready_percent: 70,
+            hook: Vec::new(),
             domains: vec![domain(0), domain(1)],
             peers: Vec::new(),
         },

@@ -30,6 +30,7 @@ pub mod state;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+pub mod transmit;
 pub mod wire;
 
 pub use position::{Arrival, StreamPosition, WINDOW};

@@ -7,34 +7,12 @@ use super::event::{Event, EventKind};
 use super::roster::Identity;
 use super::seal::Sealer;
 use super::state::SyncState;
+use super::transmit::{Transmission, Transmit};
 use super::wire::{BatchWriter, Body, Ended, Header, PushError, Refreshed, Reported, STREAMS_MAX, StreamId};
 use crate::config::Timeouts;
 use crate::counter::{Counter, CounterBlock};
 use crate::session::Session;
 use crate::time::{Micros, Millis};
-
-/// What became of one datagram to one peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transmission {
-    /// It is on its way.
-    Sent,
-    /// The transmit queue or ring is full.
-    QueueFull,
-    /// The peer's link-layer address is not known yet.
-    NoNeighbour,
-}
-
-/// Where datagrams go: a transmit queue, a ring to a worker, or a test's list.
-pub trait Transmit {
-    /// Sends one datagram to the sync port of a peer's address. Never blocks.
-    fn transmit(&mut self, peer: IpAddr, payload: &[u8]) -> Transmission;
-}
-
-impl<F: FnMut(IpAddr, &[u8]) -> Transmission> Transmit for F {
-    fn transmit(&mut self, peer: IpAddr, payload: &[u8]) -> Transmission {
-        self(peer, payload)
-    }
-}
 
 /// What a sender is made of.
 #[derive(Clone, Debug)]

@@ -4,7 +4,8 @@
 //! 0      boot epoch of this sender (u64)
 //! 8      last sequence number used, per stream (4 × u64)
 //! 40     1 once this node was ready, since the file was made (u64)
-//! 48     0 (2 × u64)
+//! 48     1 while an operator wants this node to draw no traffic (u64)
+//! 56     0 (u64)
 //! 64     512 peers, 640 bytes each:
 //!          0  identity (u32): node | numa << 16; 0 if the slot is free
 //!          4  1 once the peer has given back what it held of this node's sessions; 2 once it says that it has back its own (u32)
@@ -54,7 +55,8 @@ pub struct SyncState {
     boot_epoch: AtomicU64,
     last_sequence: [AtomicU64; STREAMS_MAX],
     was_ready: AtomicU64,
-    reserved: [AtomicU64; 2],
+    draining: AtomicU64,
+    reserved: AtomicU64,
     peers: [PeerState; PEERS_MAX],
 }
 
@@ -145,7 +147,7 @@ pub struct PeerSnapshot {
     pub datagrams: u64,
     /// Records applied.
     pub records: u64,
-    /// Sequence numbers skipped.
+    /// Sequence numbers of the change stream skipped.
     pub gaps: u64,
     /// Datagrams that came after a later one.
     pub late: u64,
@@ -171,7 +173,8 @@ impl SyncState {
             boot_epoch: AtomicU64::new(0),
             last_sequence: zeros(),
             was_ready: AtomicU64::new(0),
-            reserved: zeros(),
+            draining: AtomicU64::new(0),
+            reserved: AtomicU64::new(0),
             peers: [const { PeerState::new() }; PEERS_MAX],
         }
     }
@@ -181,6 +184,7 @@ impl SyncState {
     pub fn wipe(&self) {
         self.boot_epoch.store(0, Ordering::Relaxed);
         self.was_ready.store(0, Ordering::Relaxed);
+        self.draining.store(0, Ordering::Relaxed);
         self.last_sequence.iter().for_each(|word| word.store(0, Ordering::Relaxed));
         self.peers.iter().for_each(|peer| peer.take(0));
     }
@@ -237,6 +241,16 @@ impl SyncState {
     /// Whether this node has held what all members have, since the file was made.
     pub fn was_ready(&self) -> bool {
         self.was_ready.load(Ordering::Relaxed) != 0
+    }
+
+    /// Notes whether an operator wants this node to draw no traffic.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining.into(), Ordering::Relaxed);
+    }
+
+    /// Whether an operator wants this node to draw no traffic.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed) != 0
     }
 
     /// The slot of a sender; one is taken for it if it has none.
@@ -351,7 +365,9 @@ impl PeerState {
         self.last_heard_ms.store(now.0, Ordering::Relaxed);
         add(&self.datagrams, 1);
         match arrival {
-            Arrival::InOrder { gap } => add(&self.gaps, gap),
+            // The other streams number what goes to all peers, and each of them gets a part of it.
+            Arrival::InOrder { gap } if stream == StreamId::CHANGES => add(&self.gaps, gap),
+            Arrival::InOrder { .. } => {}
             Arrival::Late => add(&self.late, 1),
         }
         Ok(arrival)
@@ -399,7 +415,7 @@ impl PeerState {
     }
 
     /// What is known of the sender, if the slot is taken. Read word by word while its writer goes on.
-    fn snapshot(&self) -> Option<PeerSnapshot> {
+    pub fn snapshot(&self) -> Option<PeerSnapshot> {
         let identity = self.identity.load(Ordering::Relaxed);
         if identity == 0 {
             return None;
@@ -498,6 +514,8 @@ mod tests {
         peer.accept(9, StreamId::CHANGES, 1, NOW).unwrap();
         peer.accept(9, StreamId::CHANGES, 4, NOW).unwrap();
         peer.accept(9, StreamId::CHANGES, 3, Millis(1234)).unwrap();
+        peer.accept(9, StreamId::RANGES, 1, Millis(1234)).unwrap();
+        peer.accept(9, StreamId::RANGES, 5, Millis(1234)).unwrap();
         peer.add_records(7);
         peer.add_rejects(2);
 
@@ -506,12 +524,12 @@ mod tests {
             numa: NumaId(1),
             boot_epoch: 9,
             last_heard_ms: 1234,
-            datagrams: 3,
+            datagrams: 5,
             records: 7,
             gaps: 2,
             late: 1,
             rejects: 2,
-            highest: [4, 0, 0, 0],
+            highest: [4, 5, 0, 0],
         };
         assert_eq!(state.peers().collect::<Vec<_>>(), [snapshot]);
     }

@@ -12,7 +12,7 @@ use crate::time::Millis;
 /// A NUMA node's remote table, and the tables of all workers.
 pub struct SharedTables {
     remote: TableWriter,
-    workers: Vec<TableReader>,
+    workers: Vec<WorkerTable>,
     /// The first place of each worker's table, and the end of the last.
     first: Vec<u32>,
     /// Which of the workers' tables may have keys with a destination, for destinations that were asked for of late.
@@ -50,7 +50,7 @@ impl Destinations {
     }
 
     #[inline]
-    fn workers(&self, address: Address, workers: &[TableReader]) -> u64 {
+    fn workers(&self, address: Address, workers: &[WorkerTable]) -> u64 {
         let [high, low] = address_words(address);
         let mixed = (high ^ low.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let place = &self.known[(mixed >> 56) as usize % DESTINATIONS];
@@ -66,9 +66,17 @@ impl Destinations {
 
 /// The workers' tables that may have a destination.
 #[cold]
-fn ask(address: Address, workers: &[TableReader]) -> u64 {
-    let may = workers.iter().enumerate().filter(|(_, worker)| worker.may_have_destination(address));
+fn ask(address: Address, workers: &[WorkerTable]) -> u64 {
+    let may = workers.iter().enumerate().filter(|(_, worker)| worker.table.may_have_destination(address));
     may.fold(0, |bits, (number, _)| bits | 1 << number)
+}
+
+/// A worker's table.
+pub struct WorkerTable {
+    /// The table.
+    pub table: TableReader,
+    /// Whether the worker is of the secondary's NUMA node: what it owns is this secondary's to report.
+    pub is_reported: bool,
 }
 
 /// The table that a place is in.
@@ -79,15 +87,15 @@ enum Home<'a> {
 
 impl SharedTables {
     /// These tables; the workers' by their numbers, at most 64.
-    pub fn new(remote: TableWriter, workers: Vec<TableReader>) -> SharedTables {
+    pub fn new(remote: TableWriter, workers: Vec<WorkerTable>) -> SharedTables {
         assert!(workers.len() <= WORKERS_MAX, "{} workers, {WORKERS_MAX} are possible", workers.len());
         let mut end = remote.capacity();
         let mut first = vec![end];
         for worker in &workers {
-            end = end.saturating_add(worker.capacity());
+            end = end.saturating_add(worker.table.capacity());
             first.push(end);
         }
-        let same_hash = workers.iter().all(|worker| worker.hash_key() == remote.hash_key());
+        let same_hash = workers.iter().all(|worker| worker.table.hash_key() == remote.hash_key());
         SharedTables { remote, workers, first, destinations: Destinations::new(), same_hash }
     }
 
@@ -108,14 +116,14 @@ impl SharedTables {
         // Zero is the turn of what is not known.
         self.destinations.turn = self.destinations.turn.wrapping_add(1).max(1);
         for worker in &mut self.workers {
-            worker.quiesce();
+            worker.table.quiesce();
         }
     }
 
     /// To be called before a pause.
     pub fn leave(&mut self) {
         for worker in &mut self.workers {
-            worker.leave();
+            worker.table.leave();
         }
     }
 
@@ -126,7 +134,7 @@ impl SharedTables {
         std::iter::from_fn(move || {
             let number = (left != 0).then(|| left.trailing_zeros() as usize)?;
             left &= left - 1;
-            Some((self.workers.get(number)?, *self.first.get(number)?))
+            Some((&self.workers.get(number)?.table, *self.first.get(number)?))
         })
     }
 
@@ -136,7 +144,7 @@ impl SharedTables {
         }
         let number = self.first.partition_point(|first| *first <= place.0).checked_sub(1)?;
         let slot = RecordIndex(place.0 - self.first[number]);
-        self.workers.get(number).map(|worker| Home::Worker(worker, slot))
+        self.workers.get(number).map(|worker| Home::Worker(&worker.table, slot))
     }
 }
 
@@ -157,6 +165,11 @@ impl Tables for SharedTables {
 
     fn places(&self) -> u32 {
         self.first[self.workers.len()]
+    }
+
+    fn is_reported(&self, place: Place) -> bool {
+        let of = self.first.partition_point(|first| *first <= place.0).checked_sub(1);
+        of.is_none_or(|number| self.workers.get(number).is_some_and(|worker| worker.is_reported))
     }
 
     fn find(&self, key: &FlowKey) -> Option<Held> {
@@ -277,7 +290,7 @@ mod tests {
         let worker = TableWriter::attach(&path(FileKind::LocalTable), FileKind::LocalTable).unwrap();
         let reader = TableReader::attach(&path(FileKind::LocalTable), FileKind::LocalTable, 0).unwrap();
         let remote = TableWriter::attach(&path(FileKind::RemoteTable), FileKind::RemoteTable).unwrap();
-        (SharedTables::new(remote, vec![reader]), worker)
+        (SharedTables::new(remote, vec![WorkerTable { table: reader, is_reported: true }]), worker)
     }
 
     #[test]

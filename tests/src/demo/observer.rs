@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use baton_common::config::Config;
-use baton_common::control::{Client, Status, socket_path};
+use baton_common::control::{Callee, Client, Status};
 use baton_common::counter::{Counter, CounterBlock, CounterFile};
 use baton_common::flow::FlowKey;
 use baton_common::id::NodeId;
@@ -51,7 +51,7 @@ impl Observer {
     /// # Errors
     /// If it does not answer.
     pub fn status(&self) -> Result<Status> {
-        Ok(Client::connect(&socket_path(&self.config.paths.runtime), STATUS_TIMEOUT)?.status()?)
+        Ok(Client::connect(&self.config.paths.runtime, Callee::Primary, STATUS_TIMEOUT)?.status()?)
     }
 
     /// The counters.

@@ -31,6 +31,7 @@ impl Stage {
     /// If it cannot be made.
     pub fn raise(name: &str, sync: bool, database: bool, bin_dir: Option<&Path>) -> Result<Self> {
         let arguments = up::Arguments {
+            present: None,
             dir: None,
             nodes: 2,
             servers: 2,

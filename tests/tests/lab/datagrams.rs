@@ -54,6 +54,8 @@ struct Conversation {
     lab: Lab,
     fabric: Fabric,
     peer: Peer,
+    /// The generation of the next good session: its end is remembered, so each is newer than the last.
+    generation: u32,
 }
 
 fn send_every_kind(steering: &str, sealed: bool) {
@@ -65,7 +67,7 @@ fn send_every_kind(steering: &str, sealed: bool) {
     lab.run(&["withdraw", "n2"]);
     let fabric = Fabric::open(&lab);
     let peer = Peer::new(&lab, sealed);
-    let mut talk = Conversation { lab, fabric, peer };
+    let mut talk = Conversation { lab, fabric, peer, generation: 7 };
 
     talk.good();
     talk.headers();
@@ -124,7 +126,9 @@ impl Conversation {
     /// A good datagram: an upsert that is taken, as it was meant, and a delete.
     fn good(&mut self) {
         let before = remote_table(&self.lab, 1);
-        let new = upsert(flow(41_000), 7);
+        self.generation += 1;
+        let generation = self.generation;
+        let new = upsert(flow(41_000), generation);
         let payload = self.peer.next(&[new]);
         let bytes = payload.len() as u64;
         self.counts(
@@ -136,12 +140,12 @@ impl Conversation {
         assert_eq!(found.len(), 1, "{found:?}");
         let expected = serde_json::json!({
             "protocol": "tcp", "client": "10.1.1.9:41000", "vip": "10.9.0.1:80", "local": "10.4.2.1:41000",
-            "server": "10.3.0.11:80", "state": "tcp_established", "owner": 2, "generation": 7,
+            "server": "10.3.0.11:80", "state": "tcp_established", "owner": 2, "generation": generation,
         });
         for (field, value) in expected.as_object().expect("fields") {
             assert_eq!(&found[0][field], value, "{field}");
         }
-        let payload = self.peer.next(&[record::delete(flow(41_000), 7)]);
+        let payload = self.peer.next(&[record::delete(flow(41_000), generation)]);
         let bytes = payload.len() as u64;
         self.counts(
             "a good delete",
@@ -317,16 +321,16 @@ impl Conversation {
         self.changes_only("three bad records", &payload, &each);
     }
 
-    /// Claims on sessions that are in the receiver's own tables.
+    /// Claims on sessions of the receiver's own: of two with one generation, the lower number's is believed.
     fn sessions_of_its_own(&mut self) {
         let mut load = Load::udp(&self.lab, ECHO4, 1, 20);
         load.wait_ready();
         drop(load);
         let own = sessions::list(&self.lab, 1, &["--table", "local", "--vip", ECHO4]);
         let client = own[0]["client"].as_str().expect("a client").parse().expect("an endpoint");
-        let claim = upsert(flow(42_000).of_udp_client(client), 9);
+        let claim = upsert(flow(42_000).of_udp_client(client), 1);
         let payload = self.peer.next(&[claim]);
-        self.changes_only("a session of the receiver's own", &payload, &[(SyncRejectLocalSession, 1)]);
+        self.changes_only("a session of the receiver's own", &payload, &[(SyncRejectStale, 1)]);
         let still = sessions::list(&self.lab, 1, &["--table", "local", "--vip", ECHO4]);
         assert_eq!(still[0]["client"], own[0]["client"]);
     }

@@ -13,7 +13,8 @@ use crate::harness::Lab;
 
 /// Where node 2 begins to count. High enough that there are numbers long passed.
 const FIRST: u64 = 10_000;
-const BOOT_EPOCH: u64 = 1_000_000;
+/// Later than any that the real node 2 has had.
+const BOOT_EPOCH: u64 = 1 << 62;
 
 /// The peer: where it stands in its stream.
 pub struct Peer {
@@ -135,9 +136,10 @@ pub mod record {
 
     use super::*;
 
-    /// A record that tells the end of a session of node 2's.
+    /// A record that tells the end of a session of node 2's: both sides have closed it.
     pub fn delete(flow: Flow, generation: u32) -> Vec<u8> {
-        let Flow { client, vip, state, .. } = flow;
+        let Flow { client, vip, .. } = flow;
+        let state = SessionState::TcpTimeWait;
         encoded(Body::Delete(Ended { generation: Generation(generation), state, client, vip }))
     }
 

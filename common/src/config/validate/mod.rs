@@ -253,9 +253,17 @@ fn sync(checker: &mut Checker, at: &FieldPath, raw: RawSync) -> Sync {
         tombstones: checker.number(&at.field("tombstones"), raw.tombstones, 1024..=16_777_216),
         ready_timeout_ms: checker.number(&at.field("ready_timeout_ms"), raw.ready_timeout_ms, 1000..=WEEK_MS),
         ready_percent: checker.number(&at.field("ready_percent"), raw.ready_percent, 1..=100),
+        hook: hook(checker, &at.field("hook"), raw.hook),
         domains: domains(checker, &at.field("domains"), raw.domains, raw.enabled),
         peers: peers(checker, &at.field("peers"), raw.peers),
     }
+}
+
+fn hook(checker: &mut Checker, at: &FieldPath, raw: Vec<String>) -> Vec<String> {
+    if let Some(program) = raw.first() {
+        checker.file(&at.index(0), program);
+    }
+    raw
 }
 
 fn domains(checker: &mut Checker, at: &FieldPath, raw: Vec<RawSyncDomain>, enabled: bool) -> Vec<SyncDomain> {

@@ -8,8 +8,8 @@ use crate::counter::{Counter, CounterBlock};
 use crate::id::{NodeId, NumaId};
 use crate::sync::roster::Identity;
 use crate::sync::seal::Sealer;
-use crate::sync::sender::{Transmission, Transmit};
 use crate::sync::state::SyncState;
+use crate::sync::transmit::{Transmission, Transmit};
 use crate::sync::wire::{BatchWriter, Body, Header, PushError, StreamId};
 use crate::time::Micros;
 
@@ -38,6 +38,8 @@ pub(super) struct Courier<'a> {
     boot_epoch: u64,
     state: &'a SyncState,
     pub(super) sealer: Sealer,
+    /// The longest datagram that this node sends and receives.
+    datagram_bytes_max: usize,
     ring: RetransmitRing<'a>,
     counters: &'a CounterBlock,
     flush_us: u64,
@@ -71,6 +73,7 @@ impl<'a> Courier<'a> {
             boot_epoch: state.boot_epoch(),
             state,
             sealer,
+            datagram_bytes_max,
             ring,
             counters,
             flush_us: flush_us.into(),
@@ -84,6 +87,14 @@ impl<'a> Courier<'a> {
             again: Vec::with_capacity(datagram_bytes_max),
             full: false,
         }
+    }
+
+    /// Sends no datagrams that are longer than the peers can receive: the change stream is the same for all.
+    pub(super) fn limit(&mut self, peers_bytes_max: impl Iterator<Item = usize>) {
+        let bytes_max = peers_bytes_max.fold(self.datagram_bytes_max, usize::min);
+        let records_max = bytes_max.saturating_sub(self.sealer.overhead_bytes());
+        self.changes.set_limit(records_max);
+        self.letter.set_limit(records_max);
     }
 
     /// Whether a transmit queue was full since the last call.

@@ -9,7 +9,7 @@ use crate::id::NodeId;
 use crate::session::tcp::{is_closed, timeout_ms};
 use crate::sync::ageing;
 use crate::sync::event::EventKind;
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Nack, StreamId};
 use crate::time::Millis;
 
@@ -22,6 +22,9 @@ const SWEEP_SLOTS_MAX: u64 = 8192;
 /// How often a peer is told how this node is, milliseconds.
 const HELLO_MS: u64 = 1000;
 
+/// How often, at most, the digest of everything is told because somebody waits for it, milliseconds.
+const TOTAL_SOON_MS: u64 = 100;
+
 /// How long a skipped number may be late before it is asked for, milliseconds.
 const GAP_PATIENCE_MS: u64 = 2;
 
@@ -33,6 +36,9 @@ const GAP_TRIES: u32 = 8;
 
 /// Runs of missing numbers in one question.
 const GAP_RUNS: usize = 32;
+
+/// After which time an event that has not come was lost, milliseconds.
+const UNHEARD_MS: u64 = 500;
 
 /// How often a peer may be told again in a second that a session is this node's.
 const ASSERTIONS: u32 = 256;
@@ -48,6 +54,11 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
+    /// Somebody waits for the digest of everything: it is told now, unless that was done a moment ago.
+    pub(super) fn tell_total_soon(&mut self, now: Millis) {
+        self.told_total = self.told_total.filter(|told| now.since(*told) < TOTAL_SOON_MS);
+    }
+
     /// Whether one more session may be told again.
     pub(super) fn may_assert(&mut self) -> bool {
         let may = self.assertions_left > 0;
@@ -134,6 +145,8 @@ impl Protocol<'_> {
         } else if !is_known && self.is_reported(&session) && !self.breaks(Mutation::ClaimsAreKept) {
             // The event of a claim was lost.
             self.tell(EventKind::Claim, place, &session, turn);
+        } else if now.since(session.last_sent) >= UNHEARD_MS {
+            self.tell_unheard_end(place, &session, turn);
         }
         if expired {
             self.count(Counter::OwnExpired);
@@ -187,7 +200,67 @@ impl Protocol<'_> {
                 let nack = Nack { stream: StreamId::CHANGES, first, count };
                 self.courier.write(to, CONTROL, &Body::Nack(nack), turn.out);
                 self.counters.add(Counter::GapsAsked, count.into());
+                self.peers[at].gaps_asked += u64::from(count);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::id::Generation;
+    use crate::session::{Session, SessionState};
+    use crate::sync::protocol::net::{Net, durables};
+    use crate::sync::protocol::{Held, Tables};
+    use crate::time::Micros;
+
+    /// Node 1's worker claims a session of node 2's and ends it, and the ring has no room for the events.
+    fn end_unheard(net: &mut Net<'_>, session: &Session) -> Held {
+        let held = net.held(0, session).unwrap();
+        let tables = &mut net.hosts[0].tables;
+        tables.set_owner(held.place, crate::id::NodeId(1), Generation(held.session.generation.0 + 1));
+        tables.set_state(held.place, SessionState::TcpReset);
+        tables.touch(held.place, Micros(net.now).millis());
+        tables.set_last_sent(held.place, Micros(net.now).millis());
+        held
+    }
+
+    #[test]
+    fn the_end_of_a_session_that_was_claimed_to_end_it_is_found_though_its_events_were_lost() {
+        let durables = durables(2);
+        let mut net = Net::new(&durables, 64, None);
+        let (session, other) = (net.open(1), net.open(1));
+        net.run(1000);
+
+        let held = end_unheard(&mut net, &session);
+        assert!(net.hosts[0].tables.is_remote(held.place));
+        net.run(4900);
+
+        let at_its_owner = net.held(1, &session);
+        assert!(at_its_owner.is_none(), "{at_its_owner:?}");
+        net.run(10_000);
+        assert!(net.held(0, &session).is_none(), "nor does it come back");
+        assert!(net.held(0, &other).is_some() && net.held(1, &other).is_some());
+    }
+
+    #[test]
+    fn the_same_in_a_workers_own_table() {
+        let durables = durables(2);
+        let mut net = Net::new(&durables, 64, None);
+        // Node 2 claims it from node 1, and node 1 claims it back.
+        let session = net.open(0);
+        net.run(100);
+        net.claim(1, &session);
+        net.run(1000);
+        assert_eq!(net.held(0, &session).unwrap().session.owner, crate::id::NodeId(2));
+
+        let held = end_unheard(&mut net, &session);
+        assert!(!net.hosts[0].tables.is_remote(held.place));
+        net.run(10);
+        net.act(0, |protocol, tables, now, out| protocol.audit(held.place, 1, now, tables, out));
+        net.run(100);
+
+        let at_its_owner = net.held(1, &session);
+        assert!(at_its_owner.is_none(), "{at_its_owner:?}");
     }
 }

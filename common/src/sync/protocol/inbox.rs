@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use super::mutation::Mutation;
 use super::news::Upsert;
-use super::{CONTROL, HELD, Protocol, Tables, Turn};
+use super::{CONTROL, HELD, Protocol, Tables, Turn, comparison};
 use crate::counter::Counter;
 use crate::sync::Reject;
 use crate::sync::position;
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Header, RangeId, Record, StreamId};
 use crate::time::{Micros, Millis};
 
@@ -24,6 +24,14 @@ pub(super) struct Origin {
     pub(super) exact: bool,
     /// In a range that is sent as a whole: which.
     pub(super) range: Option<(RangeId, u32)>,
+}
+
+impl Origin {
+    /// Whether what comes belongs to a comparison: it is looked at and not believed.
+    #[inline]
+    fn is_compared(&self) -> bool {
+        self.range.is_some_and(|(range, _)| comparison::unmarked(range) != range)
+    }
 }
 
 /// Records between the one that is decoded and the one that is taken.
@@ -215,6 +223,9 @@ impl Protocol<'_> {
         told: &mut Told,
     ) -> Result<(), Reject> {
         let outcome = match arrival {
+            Arrival::Upsert(upsert) if origin.is_compared() => {
+                self.take(origin, &Body::Upsert(upsert.reported), turn)
+            }
             Arrival::Upsert(upsert) => {
                 let outcome = self.on_upsert(origin, upsert, turn);
                 told.upserts += u64::from(outcome.is_ok());
@@ -247,6 +258,9 @@ impl Protocol<'_> {
         body: &Body,
         turn: &mut Turn<'_, T, X>,
     ) -> Result<(), Reject> {
+        if let Some(taken) = self.take_of_comparison(origin, body, turn) {
+            return taken;
+        }
         match *body {
             Body::Upsert(reported) => self.on_upsert(origin, &Upsert::new(reported, turn.tables), turn),
             Body::Delete(ended) => {
@@ -282,8 +296,11 @@ impl Protocol<'_> {
             self.peers[origin.peer].state.set_has_its_own();
         }
         self.peers[origin.peer].hello = Some(hello);
+        let hellos = self.peers.iter().filter_map(|peer| peer.hello);
+        self.courier.limit(hellos.map(|hello| hello.datagram_bytes_max.into()));
         if hello.wants_answer {
             self.say_hello(origin.peer, false, turn);
+            self.housekeeping.tell_total_soon(turn.millis());
         }
         debug_assert!(
             origin.stream == HELD || origin.stream == CONTROL || !hello.wants_answer || cfg!(not(test))

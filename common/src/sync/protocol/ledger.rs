@@ -222,6 +222,12 @@ impl Ledger {
         }
     }
 
+    /// What is known of the `budget` places from `from` on: for a pass over the whole ledger.
+    pub fn scan(&self, from: u32, budget: u32) -> impl Iterator<Item = (Place, Entry)> + use<'_> {
+        let end = from.saturating_add(budget).min(self.places());
+        (from..end).filter_map(|place| self.entry(Place(place)).map(|entry| (Place(place), entry)))
+    }
+
     /// The places by owner and range, as they were found so far.
     pub(super) fn register(&self) -> &Register {
         &self.register

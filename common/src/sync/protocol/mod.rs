@@ -10,16 +10,20 @@
 //! - `own`: what this node says of its own sessions; ageing.
 //! - `resync`, `serving`, `returning`: ranges as a whole, asked for and given; `register`: where their sessions stand.
 //! - `queries`: single sessions, asked for and given.
+//! - [`comparison`]: whether a peer has the same, for an operator who asks.
 //! - [`readiness`]: whether this node may draw traffic.
 //!
 //! `docs/session-rules.md` has the rules.
 
+pub mod comparison;
 mod courier;
 pub mod digest;
 mod housekeeping;
 mod inbox;
 pub mod ledger;
 pub mod mutation;
+#[cfg(test)]
+mod net;
 mod news;
 mod own;
 mod peer;
@@ -31,8 +35,11 @@ pub mod retransmit;
 mod returning;
 mod serving;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod tombstones;
 
+pub use comparison::{CompareError, Comparison, ComparisonState, Difference, DifferenceKind, Version};
 pub use ledger::OwnerSlot;
 pub use tables::{Held, KeyHash, Place, RemoteTableFull, Tables};
 
@@ -51,8 +58,8 @@ use tombstones::Tombstones;
 
 use super::roster::Identity;
 use super::seal::{Keyring, Opener, Sealer};
-use super::sender::Transmit;
 use super::state::SyncState;
+use super::transmit::Transmit;
 use super::wire::{Reader, StreamId};
 use crate::config::Timeouts;
 use crate::counter::{Counter, CounterBlock};
@@ -136,6 +143,7 @@ pub struct Protocol<'a> {
     returning: returning::Returning,
     serving: serving::Serving,
     queries: queries::Queries,
+    comparing: comparison::Comparing,
     readiness: Readiness,
     housekeeping: housekeeping::Housekeeping,
     #[cfg(test)]
@@ -181,6 +189,7 @@ impl<'a> Protocol<'a> {
             returning: returning::Returning::default(),
             serving: serving::Serving::default(),
             queries: queries::Queries::default(),
+            comparing: comparison::Comparing::default(),
             readiness: Readiness::new(now.millis(), config.ready_timeout_ms),
             housekeeping: housekeeping::Housekeeping::default(),
             config,
@@ -227,7 +236,7 @@ impl<'a> Protocol<'a> {
         for place in (0..tables.places()).map(Place) {
             let Some(session) = tables.session(place) else { continue };
             let owner = if session.owner == self.node {
-                self.is_reported(&session).then_some(OwnerSlot::SELF)
+                (tables.is_reported(place) && self.is_reported(&session)).then_some(OwnerSlot::SELF)
             } else {
                 self.peers.iter().find(|peer| peer.node == session.owner).map(|peer| peer.slot)
             };
@@ -277,14 +286,20 @@ impl<'a> Protocol<'a> {
         self.poll_resync(&mut turn);
         self.poll_returning(&mut turn);
         self.poll_serving(&mut turn);
+        self.poll_comparison(&mut turn);
         self.poll_readiness(turn.millis());
         self.courier.flush_due(now, turn.out);
     }
 
-    /// Sends everything that waits: before the end.
-    pub fn finish(&mut self, out: &mut impl Transmit) {
+    /// Sends everything that waits.
+    pub fn flush(&mut self, out: &mut impl Transmit) {
         self.courier.post(out);
         self.courier.flush_changes(out);
+    }
+
+    /// Whether there is work that waits for the next [`Protocol::poll`] only, so that this is no time to rest.
+    pub fn is_busy(&self) -> bool {
+        self.is_serving() || self.is_purging()
     }
 
     /// When there is something to send, at the latest.

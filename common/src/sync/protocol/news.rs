@@ -10,7 +10,7 @@ use crate::id::{Generation, NodeId};
 use crate::session::tcp::{is_closed, merge, timeout_ms};
 use crate::session::{Direction, Session, told};
 use crate::sync::event::EventKind;
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Ended, Refreshed, Reported};
 use crate::sync::{Reject, address, ageing};
 use crate::time::Millis;

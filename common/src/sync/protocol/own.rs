@@ -8,7 +8,7 @@ use crate::id::Generation;
 use crate::session::{Session, tcp};
 use crate::sync::ageing;
 use crate::sync::event::{Event, EventKind};
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Ended, Refreshed, Reported};
 use crate::time::{Micros, Millis};
 
@@ -101,6 +101,20 @@ impl Protocol<'_> {
         self.courier.tell(&body, turn.now, turn.out);
     }
 
+    /// Tells of a session that was claimed in order to end it, if its old owner still counts as its owner: both events were lost.
+    pub(super) fn tell_unheard_end<T: Tables, X: Transmit>(
+        &mut self,
+        place: Place,
+        session: &Session,
+        turn: &mut Turn<'_, T, X>,
+    ) {
+        let is_anothers = self.ledger.entry(place).is_some_and(|entry| entry.owner != OwnerSlot::SELF);
+        if session.owner == self.node && is_anothers && tcp::is_closed(session.state) {
+            self.tell(EventKind::Claim, place, session, turn);
+            self.tell_end(place, session, turn);
+        }
+    }
+
     /// Makes this node's session newer than what the peers may know under its key, and tells them.
     pub(super) fn raise<T: Tables, X: Transmit>(
         &mut self,
@@ -161,7 +175,7 @@ impl Protocol<'_> {
                 self.tell_end(place, &session, turn);
                 self.ledger.clear(place);
             }
-            Some(_) => {}
+            Some(session) => self.tell_unheard_end(place, &session, turn),
         }
     }
 

@@ -86,6 +86,10 @@ pub(super) struct Peer<'a> {
     pub(super) heard: Option<Millis>,
     pub(super) hello: Option<Hello>,
     pub(super) gap: Option<Gap>,
+    /// Datagrams of its change stream that were asked for, each as often as it was.
+    pub(super) gaps_asked: u64,
+    /// Ranges of its that differed and have been made equal.
+    pub(super) repaired: u64,
     /// What it last said that it owns, all in all.
     pub(super) announced: Option<Digest>,
     /// Whether that was what this node held of it then.
@@ -120,6 +124,8 @@ impl<'a> Peer<'a> {
             heard: None,
             hello: None,
             gap: None,
+            gaps_asked: 0,
+            repaired: 0,
             announced: None,
             equal: false,
             was_equal: false,

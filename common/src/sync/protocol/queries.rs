@@ -9,7 +9,7 @@ use crate::flow::FlowKey;
 use crate::id::Generation;
 use crate::session::{Direction, Session, tcp};
 use crate::sync::Reject;
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Sought, StreamId};
 use crate::time::{Micros, Millis};
 

@@ -16,7 +16,7 @@ use super::{CONTROL, OwnerSlot, Place, Protocol, Tables, Turn};
 use crate::counter::Counter;
 use crate::sync::Reject;
 use crate::sync::protocol::digest::Digest;
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, RangeDigest, RangeEnd, RangeId, RangeRequest, StreamId};
 use crate::time::Millis;
 
@@ -85,6 +85,11 @@ impl Resync {
         self.clock
     }
 
+    /// Ranges that were asked for of a peer and have not come.
+    pub(super) fn asked_of(&self, peer: usize) -> usize {
+        self.pulls.iter().filter(|pull| pull.peer == peer).count()
+    }
+
     pub(super) fn next_nonce(&mut self) -> u32 {
         self.nonce = self.nonce.wrapping_add(1);
         self.nonce
@@ -146,7 +151,7 @@ impl Protocol<'_> {
     }
 
     fn on_detail(&mut self, origin: &Origin, range: RangeId, theirs: Digest) {
-        let ready = matches!(self.readiness.state(), ReadyState::Ready | ReadyState::Draining);
+        let ready = self.readiness.state() == ReadyState::Ready;
         let peer = &mut self.peers[origin.peer];
         if !origin.exact || !peer.state.has_its_own() {
             return;
@@ -180,6 +185,7 @@ impl Protocol<'_> {
             self.resync.to_purge.push(Purge { peer: origin.peer, owner, range, since });
         }
         self.count(Counter::RangesRepaired);
+        self.peers[origin.peer].repaired += 1;
         self.end_pull(at);
     }
 
@@ -202,6 +208,11 @@ impl Protocol<'_> {
             self.on_end_given_back(origin.peer, end, turn);
         }
         Ok(())
+    }
+
+    /// Whether a pass is under way, or is to begin.
+    pub(super) fn is_purging(&self) -> bool {
+        !self.resync.purging.is_empty() || !self.resync.to_purge.is_empty()
     }
 
     /// Asks for ranges, asks again, and drops what complete ranges did not have.

@@ -7,7 +7,7 @@ use super::inbox::Origin;
 use super::mutation::Mutation;
 use super::{CONTROL, HELD, Protocol, Tables, Turn};
 use crate::session::Session;
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Hello, RangeEnd, RangeId, RangeRequest, VERSION};
 use crate::time::Millis;
 
@@ -91,6 +91,7 @@ impl Protocol<'_> {
         if first >= self.config.ranges || self.breaks(Mutation::NothingIsGivenBack) {
             self.peers[peer].state.set_gave_back();
             self.say_hello(peer, false, turn);
+            self.housekeeping.tell_total_soon(turn.millis());
             return;
         }
         let count = SPAN.min(self.config.ranges - first);
@@ -114,7 +115,7 @@ impl Protocol<'_> {
         let hello = Hello {
             wants_answer,
             version: VERSION,
-            state: self.readiness.state().on_the_wire(),
+            state: self.ready_state().on_the_wire(),
             datagram_bytes_max: self.config.datagram_bytes_max.min(usize::from(u16::MAX)) as u16,
             config_digest: self.config.config_digest,
             sessions_owned: owned,
@@ -142,5 +143,38 @@ impl Returning {
         let span = self.spans.iter_mut().find(|span| span.peer == peer && span.nonce == nonce)?;
         let at = range.0.checked_sub(span.first)?;
         if at < span.count { span.got.get_mut(usize::from(at)) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sync::protocol::Tables;
+    use crate::sync::protocol::net::{Net, durables};
+    use crate::sync::protocol::readiness::ReadyState;
+
+    #[test]
+    fn a_node_gets_ranges_of_thousands_of_sessions_back() {
+        let durables = durables(2);
+        let mut net = Net::new(&durables, 2, None);
+        let sessions: Vec<_> = (0..3000)
+            .map(|number: u32| {
+                if number.is_multiple_of(100) {
+                    net.run(1);
+                }
+                net.open(0)
+            })
+            .collect();
+        net.run(100);
+
+        net.reboot(0);
+        net.run(5000);
+
+        let back = |session: &crate::session::Session| {
+            net.held(0, session).is_some_and(|held| held.session.owner == session.owner)
+        };
+        assert!(sessions.iter().all(back));
+        assert_eq!(net.hosts[0].protocol.readiness().state(), ReadyState::Ready);
+        assert_eq!(net.hosts[0].tables.iter().count(), net.hosts[1].tables.iter().count());
+        assert!(net.hosts[1].tables.find(&sessions[0].client_key()).is_some());
     }
 }

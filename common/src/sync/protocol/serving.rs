@@ -7,11 +7,11 @@ use super::courier::Addressee;
 use super::inbox::Origin;
 use super::register::Cursor;
 use super::resync::{DETAILS, TOTAL};
-use super::{CONTROL, HELD, OwnerSlot, Place, Protocol, Tables, Turn};
+use super::{CONTROL, HELD, OwnerSlot, Place, Protocol, Tables, Turn, comparison};
 use crate::counter::Counter;
 use crate::sync::Reject;
 use crate::sync::protocol::digest::{Digest, word_of};
-use crate::sync::sender::Transmit;
+use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Nack, RangeBegin, RangeDigest, RangeEnd, RangeId, RangeRequest, StreamId};
 use crate::time::Millis;
 
@@ -43,7 +43,15 @@ struct Request {
     /// `RANGES` for this node's own sessions, `HELD` for the peer's.
     stream: StreamId,
     range: RangeId,
+    /// The mark of a comparison's request, to be repeated.
+    mark: u16,
     nonce: u32,
+}
+
+impl Request {
+    fn marked(&self) -> RangeId {
+        RangeId(self.range.0 | self.mark)
+    }
 }
 
 /// A range that is being sent.
@@ -68,6 +76,13 @@ pub(super) struct Serving {
     details_told: Millis,
 }
 
+impl Serving {
+    /// Ranges that a peer has asked for and that wait.
+    pub(super) fn waiting_for(&self, peer: usize) -> usize {
+        self.waiting.iter().filter(|request| request.peer == peer).count()
+    }
+}
+
 impl Protocol<'_> {
     /// A peer asks for ranges, or for their digests.
     pub(super) fn on_request(&mut self, origin: &Origin, request: &RangeRequest) -> Result<(), Reject> {
@@ -80,10 +95,12 @@ impl Protocol<'_> {
             HELD => HELD,
             _ => return Err(Reject::RecordField),
         };
-        for range in request.ranges().take_while(|range| range.0 < self.config.ranges) {
-            let wanted = Request { peer: origin.peer, stream, range, nonce: request.nonce };
+        let mark = request.first.0 & comparison::SESSIONS;
+        let ranges = request.ranges().map(comparison::unmarked);
+        for range in ranges.take_while(|range| range.0 < self.config.ranges) {
+            let wanted = Request { peer: origin.peer, stream, range, mark, nonce: request.nonce };
             let same = |other: &Request| {
-                (other.peer, other.stream, other.range) == (wanted.peer, wanted.stream, wanted.range)
+                (other.peer, other.stream, other.marked()) == (wanted.peer, wanted.stream, wanted.marked())
             };
             if let Some(waiting) = self.serving.waiting.iter_mut().find(|other| same(other)) {
                 waiting.nonce = request.nonce;
@@ -112,6 +129,13 @@ impl Protocol<'_> {
             self.count(if sent { Counter::SyncTxAgain } else { Counter::SyncTxForgotten });
         }
         Ok(())
+    }
+
+    /// Whether a pass is under way, or is to begin.
+    pub(super) fn is_serving(&self) -> bool {
+        self.serving.sending.is_some()
+            || !self.serving.waiting.is_empty()
+            || self.serving.details.is_some()
     }
 
     /// Goes on with what peers asked for.
@@ -169,6 +193,8 @@ impl Protocol<'_> {
 
     fn send_ranges<T: Tables, X: Transmit>(&mut self, turn: &mut Turn<'_, T, X>) {
         let mut budget = SESSIONS_PER_POLL;
+        // Whether the datagram that is being written says which range it is about. What the last call wrote was posted.
+        let mut begun = false;
         // What the digest at the end of a range counts must not be on its way behind it.
         self.courier.flush_changes(turn.out);
         while budget > 0 {
@@ -179,11 +205,14 @@ impl Protocol<'_> {
                 let Some((place, behind)) = self.ledger.register().next(sending.owner, range, sending.cursor)
                 else {
                     self.send_end(&sending, turn);
+                    begun = false;
                     break;
                 };
                 self.look_ahead(&sending, turn);
                 sending.cursor = behind;
-                sending.sent += u32::from(self.send_one(&sending, place, turn));
+                let is_sent = self.send_one(&sending, place, !begun, turn);
+                begun |= is_sent;
+                sending.sent += u32::from(is_sent);
                 self.serving.sending = Some(sending);
             }
         }
@@ -217,9 +246,11 @@ impl Protocol<'_> {
         &mut self,
         sending: &Sending,
         place: Place,
+        first: bool,
         turn: &mut Turn<'_, T, X>,
     ) -> bool {
-        let Sending { request: Request { stream, range, nonce, .. }, owner, to, sent, .. } = *sending;
+        let Sending { request, owner, to, .. } = *sending;
+        let Request { stream, range, nonce, .. } = request;
         let Some(entry) = self.ledger.entry(place) else { return false };
         if entry.owner != owner || self.ledger.range_of(entry.word) != range {
             return false;
@@ -228,8 +259,8 @@ impl Protocol<'_> {
         if entry.word != word_of(&session) {
             return false;
         }
-        let begin = Body::RangeBegin(RangeBegin { range, nonce });
-        if sent == 0 {
+        let begin = Body::RangeBegin(RangeBegin { range: request.marked(), nonce });
+        if first {
             self.courier.write(to, stream, &begin, turn.out);
         }
         let body = Body::Upsert(self.reported(&session, turn.millis()));
@@ -244,11 +275,12 @@ impl Protocol<'_> {
     }
 
     fn send_end<T: Tables, X: Transmit>(&mut self, sending: &Sending, turn: &mut Turn<'_, T, X>) {
-        let Sending { request: Request { stream, range, nonce, .. }, to, sent, .. } = *sending;
+        let Sending { request, to, sent, .. } = *sending;
+        let Request { stream, range, nonce, .. } = request;
         self.serving.sending = None;
-        let end = RangeEnd { range, nonce, sessions: sent };
+        let end = RangeEnd { range: request.marked(), nonce, sessions: sent };
         self.courier.write(to, stream, &Body::RangeEnd(end), turn.out);
-        if stream == StreamId::RANGES {
+        if stream == StreamId::RANGES && request.mark == 0 {
             let Digest { sessions, sum } = self.ledger.digest(OwnerSlot::SELF, range);
             let digest = RangeDigest { range, sessions, digest: sum };
             self.courier.write(to, stream, &Body::RangeDigest(digest), turn.out);

@@ -107,6 +107,12 @@ pub trait Tables {
         self.insert(session)
     }
 
+    /// Whether what this node owns in a place is this secondary's to tell the peers of: not if it is in the table of a worker
+    /// that another secondary serves.
+    fn is_reported(&self, _place: Place) -> bool {
+        true
+    }
+
     /// Whether a place is in the remote table.
     fn is_remote(&self, place: Place) -> bool {
         place.0 < self.remote_slots()

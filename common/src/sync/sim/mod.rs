@@ -9,10 +9,10 @@
 
 mod clients;
 mod cluster;
-mod network;
+pub(super) mod network;
 mod node;
-mod random;
-mod tables;
+pub(super) mod random;
+pub(super) mod tables;
 mod worker;
 
 use std::sync::atomic::{AtomicU64, Ordering};

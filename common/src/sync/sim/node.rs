@@ -15,8 +15,8 @@ use crate::sync::protocol::mutation::Mutation;
 use crate::sync::protocol::retransmit::ring_words;
 use crate::sync::protocol::{Member, Place, Protocol, ProtocolConfig, Tables};
 use crate::sync::roster::Identity;
-use crate::sync::sender::Transmission;
 use crate::sync::state::SyncState;
+use crate::sync::transmit::Transmission;
 use crate::time::Micros;
 
 /// Timeouts short enough that sessions age within a run.

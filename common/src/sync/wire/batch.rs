@@ -61,6 +61,12 @@ impl BatchWriter {
         }
     }
 
+    /// Changes how long datagrams may be, within what there is room for, from the next record on.
+    pub fn set_limit(&mut self, datagram_bytes_max: usize) {
+        let room = self.datagram.capacity().saturating_sub(SEAL_BYTES_MAX).max(DATAGRAM_BYTES_MIN);
+        self.runs.set_limit(datagram_bytes_max.clamp(DATAGRAM_BYTES_MIN, room));
+    }
+
     /// Adds a record.
     ///
     /// # Errors

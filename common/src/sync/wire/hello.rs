@@ -1,7 +1,7 @@
 //! The hello: what a secondary says of itself.
 
 /// How far a node is with taking part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum NodeState {
     /// It has started and has not heard every member yet.

@@ -82,6 +82,11 @@ impl Runs {
         }
     }
 
+    /// Changes how long datagrams may be.
+    pub(super) fn set_limit(&mut self, datagram_bytes_max: usize) {
+        self.datagram_bytes_max = datagram_bytes_max;
+    }
+
     /// Items gathered so far.
     pub(super) fn count(&self) -> u32 {
         self.count
