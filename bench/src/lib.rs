@@ -5,4 +5,5 @@
 
 pub mod host;
 pub mod report;
+pub mod sync;
 pub mod table;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use baton_bench::host::child;
+use baton_bench::sync::{self, memory, port};
 use baton_bench::table::{self, Kind};
 use clap::{Args, Parser, Subcommand};
 
@@ -21,9 +22,33 @@ struct Arguments {
 enum Command {
     /// Session tables: Baton's, DPDK's rte_hash, concurrent maps of Rust. Needs root, for hugepages.
     Table(TableArguments),
+    /// Sessions from node to node: Baton's protocol, conntrackd, Redis. Needs root, for hugepages and namespaces.
+    Sync(SyncArguments),
     /// One contender of `table`, in a process of its own.
     #[command(name = table::TRIAL_COMMAND, hide = true)]
     TableTrial {
+        /// What to do, as JSON.
+        job: String,
+        /// Where the answer goes.
+        answer: PathBuf,
+    },
+    /// The sending end of a port.
+    #[command(name = port::SOURCE_COMMAND, hide = true)]
+    SyncSource {
+        /// What to do, as JSON.
+        job: String,
+    },
+    /// The receiving end of a port.
+    #[command(name = sync::PORT_COMMAND, hide = true)]
+    SyncPort {
+        /// What to do, as JSON.
+        job: String,
+        /// Where the answer goes.
+        answer: PathBuf,
+    },
+    /// Two nodes in one process.
+    #[command(name = sync::MEMORY_COMMAND, hide = true)]
+    SyncMemory {
         /// What to do, as JSON.
         job: String,
         /// Where the answer goes.
@@ -35,6 +60,19 @@ enum Command {
         /// What to do, as JSON.
         job: String,
     },
+}
+
+#[derive(Debug, Args)]
+struct SyncArguments {
+    /// Sessions of a full sync: numbers, separated by blanks or commas.
+    #[arg(long, default_value = "1000000 5000000 20000000", value_parser = sizes)]
+    sizes: Sizes,
+    /// How often everything is measured.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Where the results go.
+    #[arg(long, default_value = "bench/results")]
+    out: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -98,6 +136,18 @@ fn run(command: Command) -> Result<()> {
         Command::TableTrial { job, answer } => {
             let job = serde_json::from_str(&job).context("no such trial")?;
             child::answer(&answer, &table::trial(&job)?)
+        }
+        Command::Sync(SyncArguments { sizes, rounds, out }) => {
+            sync::run(&sync::Options { sizes: sizes.0, rounds, out })
+        }
+        Command::SyncMemory { job, answer } => {
+            let job = serde_json::from_str(&job).context("no such trial")?;
+            child::answer(&answer, &memory::full_sync(&job)?)
+        }
+        Command::SyncSource { job } => port::source(&serde_json::from_str(&job).context("no such trial")?),
+        Command::SyncPort { job, answer } => {
+            let job = serde_json::from_str(&job).context("no such trial")?;
+            child::answer(&answer, &port::trial(&job)?)
         }
         Command::TableWriter { job } => {
             table::write_for_ever(&serde_json::from_str(&job).context("no such writer")?)

@@ -14,11 +14,11 @@ mod goals;
 mod grace;
 mod limits;
 mod maps;
-mod population;
+pub(crate) mod population;
 mod quantity;
 mod results;
 mod rte_hash;
-mod stopwatch;
+pub(crate) mod stopwatch;
 mod trial;
 mod two_indexes;
 

@@ -40,7 +40,7 @@ impl Stopwatch {
 }
 
 /// The calling thread's time on a CPU.
-fn thread_time() -> Duration {
+pub fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

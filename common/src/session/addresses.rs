@@ -50,6 +50,23 @@ impl Addresses {
         Some([slot.words[0].load(Ordering::Relaxed), slot.words[1].load(Ordering::Relaxed)])
     }
 
+    /// Whether a session may name this address. Once one has been removed it may be said of its addresses for a while still.
+    pub fn may_have(&self, address: Address) -> bool {
+        let words = address_words(address);
+        let mask = self.slots.len().saturating_sub(1);
+        let start = if self.slots.is_empty() { 0 } else { first_probe(self, words) };
+        for slot in (start..start + PROBES_MAX).map(|slot| slot & mask) {
+            if slot >= self.slots.len() || holds(self, slot, words) {
+                return true;
+            }
+            // The writer takes the first slot that was never used; slot 0 is no slot.
+            if slot != 0 && holds(self, slot, [0, 0]) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// The address with a number.
     #[inline]
     pub fn address(&self, number: u16) -> Option<Address> {

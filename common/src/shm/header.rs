@@ -260,6 +260,13 @@ impl Header {
         Ok(())
     }
 
+    /// Replaces the hash key, before anybody else has the file.
+    pub(super) fn use_hash_key(&self, key: HashKey) {
+        for (word, value) in self.hash_key.iter().zip(key.0) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
     /// The key of every hash in this file.
     pub fn hash_key(&self) -> HashKey {
         HashKey([self.hash_key[0].load(Ordering::Relaxed), self.hash_key[1].load(Ordering::Relaxed)])

@@ -14,6 +14,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use thiserror::Error;
 
+use crate::flow::HashKey;
+
 use super::header::{FileKind, FileSpec, HEADER_BYTES, Header, HeaderError};
 use super::process::ProcessName;
 use super::shared::Shared;
@@ -325,5 +327,19 @@ fn fill(path: &Path, file: File, spec: &FileSpec) -> Result<Region, RegionError>
     let map = map.map_err(create("map; are there enough free pages?"))?;
     let region = Region { map, file, path: path.to_owned() };
     region.header().write(spec, bytes).map_err(|error| create_error(path, "draw a hash key", error))?;
+    if let Some(key) = key_of_sibling(path, spec.kind) {
+        region.header().use_hash_key(key);
+    }
     Ok(region)
+}
+
+/// The hash key of the tables that stand beside a table's file: with the same one, a key that is looked for in all of them is
+/// hashed once.
+fn key_of_sibling(path: &Path, kind: FileKind) -> Option<HashKey> {
+    const TABLES: [FileKind; 2] = [FileKind::RemoteTable, FileKind::LocalTable];
+    let directory = path.parent().filter(|_| TABLES.contains(&kind))?;
+    TABLES.iter().find_map(|kind| {
+        let sibling = Region::open_read_only(&kind.path(directory, 0), *kind).ok()?;
+        Some(sibling.header().hash_key())
+    })
 }

@@ -1,7 +1,9 @@
 //! The tables in shared memory, as the protocol sees them.
 
-use super::protocol::{Held, Place, RemoteTableFull, Tables};
-use crate::flow::FlowKey;
+use std::cell::Cell;
+
+use super::protocol::{Held, KeyHash, Place, RemoteTableFull, Tables};
+use crate::flow::{Address, FlowHash, FlowKey, address_words};
 use crate::id::{Generation, NodeId, RecordIndex, WorkerId};
 use crate::session::table::{Lookup, SessionTable, TableReader, TableWriter};
 use crate::session::{Session, SessionState};
@@ -13,6 +15,60 @@ pub struct SharedTables {
     workers: Vec<WorkerTable>,
     /// The first place of each worker's table, and the end of the last.
     first: Vec<u32>,
+    /// Which of the workers' tables may have keys with a destination, for destinations that were asked for of late.
+    destinations: Destinations,
+    /// Whether all tables hash by the same key, so that a hash made for one is good for all.
+    same_hash: bool,
+}
+
+/// Which workers' tables may have keys with a destination, a bit each: a local address is one worker's, or none's here.
+///
+/// What stands here is as old as the last [`SharedTables::quiesce`]: a session that a worker opened since may be missed, as it
+/// is by who looked a moment earlier.
+struct Destinations {
+    known: [Cell<Destination>; DESTINATIONS],
+    turn: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Destination {
+    address: Address,
+    turn: u32,
+    workers: u64,
+}
+
+/// Workers that a word has a bit for each of.
+const WORKERS_MAX: usize = u64::BITS as usize;
+
+/// Destinations that are remembered; a power of two.
+const DESTINATIONS: usize = 256;
+
+impl Destinations {
+    fn new() -> Destinations {
+        const UNKNOWN: Destination = Destination { address: Address([0; 16]), turn: 0, workers: 0 };
+        Destinations { known: [const { Cell::new(UNKNOWN) }; DESTINATIONS], turn: 1 }
+    }
+
+    #[inline]
+    fn workers(&self, address: Address, workers: &[WorkerTable]) -> u64 {
+        let [high, low] = address_words(address);
+        let mixed = (high ^ low.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let place = &self.known[(mixed >> 56) as usize % DESTINATIONS];
+        let known = place.get();
+        if known.turn == self.turn && known.address == address {
+            return known.workers;
+        }
+        let workers = ask(address, workers);
+        place.set(Destination { address, turn: self.turn, workers });
+        workers
+    }
+}
+
+/// The workers' tables that may have a destination.
+#[cold]
+fn ask(address: Address, workers: &[WorkerTable]) -> u64 {
+    let may = workers.iter().enumerate().filter(|(_, worker)| worker.table.may_have_destination(address));
+    may.fold(0, |bits, (number, _)| bits | 1 << number)
 }
 
 /// A worker's table.
@@ -30,15 +86,17 @@ enum Home<'a> {
 }
 
 impl SharedTables {
-    /// These tables; the workers' by their numbers.
+    /// These tables; the workers' by their numbers, at most 64.
     pub fn new(remote: TableWriter, workers: Vec<WorkerTable>) -> SharedTables {
+        assert!(workers.len() <= WORKERS_MAX, "{} workers, {WORKERS_MAX} are possible", workers.len());
         let mut end = remote.capacity();
         let mut first = vec![end];
         for worker in &workers {
             end = end.saturating_add(worker.table.capacity());
             first.push(end);
         }
-        SharedTables { remote, workers, first }
+        let same_hash = workers.iter().all(|worker| worker.table.hash_key() == remote.hash_key());
+        SharedTables { remote, workers, first, destinations: Destinations::new(), same_hash }
     }
 
     /// The place of a slot of a worker's own table; `None` if there is no such slot.
@@ -55,6 +113,8 @@ impl SharedTables {
 
     /// To be called now and then, when no place that was found is used any more: the workers may use slots again.
     pub fn quiesce(&mut self) {
+        // Zero is the turn of what is not known.
+        self.destinations.turn = self.destinations.turn.wrapping_add(1).max(1);
         for worker in &mut self.workers {
             worker.table.quiesce();
         }
@@ -67,6 +127,17 @@ impl SharedTables {
         }
     }
 
+    /// The workers' tables that may have a key, and their first places.
+    #[inline]
+    fn workers_for(&self, key: &FlowKey) -> impl Iterator<Item = (&TableReader, u32)> + use<'_> {
+        let mut left = self.destinations.workers(key.destination.address, &self.workers);
+        std::iter::from_fn(move || {
+            let number = (left != 0).then(|| left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some((&self.workers.get(number)?.table, *self.first.get(number)?))
+        })
+    }
+
     fn home(&self, place: Place) -> Option<Home<'_>> {
         if place.0 < self.remote.capacity() {
             return Some(Home::Remote(&self.remote, RecordIndex(place.0)));
@@ -77,8 +148,9 @@ impl SharedTables {
     }
 }
 
-fn hit(table: &SessionTable, key: &FlowKey, first: u32) -> Option<Held> {
-    match table.lookup(key) {
+#[inline(always)]
+fn hit(table: &SessionTable, hash: FlowHash, key: &FlowKey, first: u32) -> Option<Held> {
+    match table.lookup_hashed(hash, key) {
         Lookup::Hit { index, direction, session } => {
             Some(Held { place: Place(first + index.0), direction, session })
         }
@@ -101,12 +173,50 @@ impl Tables for SharedTables {
     }
 
     fn find(&self, key: &FlowKey) -> Option<Held> {
-        let mut workers = self.workers.iter().zip(&self.first);
-        workers
-            .find_map(|(worker, first)| {
-                hit(&worker.table, key, *first).filter(|held| held.session.owner != NodeId(0))
-            })
-            .or_else(|| hit(&self.remote, key, 0))
+        self.find_hashed(self.hash(key), key)
+    }
+
+    #[inline]
+    fn hash(&self, key: &FlowKey) -> KeyHash {
+        KeyHash(self.remote.hash(key).0)
+    }
+
+    #[inline]
+    fn prefetch(&self, hash: KeyHash, key: &FlowKey) {
+        if self.same_hash {
+            for (worker, _) in self.workers_for(key) {
+                worker.prefetch(FlowHash(hash.0));
+            }
+        }
+        self.remote.prefetch(FlowHash(hash.0));
+    }
+
+    #[inline]
+    fn prefetch_vacant(&self, ahead: usize) {
+        self.remote.prefetch_vacant(ahead);
+    }
+
+    #[inline]
+    fn prefetch_place(&self, place: Place) {
+        match self.home(place) {
+            Some(Home::Remote(table, slot)) => table.prefetch_slot(slot),
+            Some(Home::Worker(table, slot)) => table.prefetch_slot(slot),
+            None => {}
+        }
+    }
+
+    #[inline(always)]
+    fn find_hashed(&self, hash: KeyHash, key: &FlowKey) -> Option<Held> {
+        let hash = FlowHash(hash.0);
+        for (worker, first) in self.workers_for(key) {
+            let own = if self.same_hash { hash } else { worker.hash(key) };
+            if let Some(held) = hit(worker, own, key, first)
+                && held.session.owner != NodeId(0)
+            {
+                return Some(held);
+            }
+        }
+        hit(&self.remote, hash, key, 0)
     }
 
     fn session(&self, place: Place) -> Option<Session> {
@@ -118,6 +228,12 @@ impl Tables for SharedTables {
 
     fn insert(&mut self, session: &Session) -> Result<Place, RemoteTableFull> {
         self.remote.insert(session).map(|slot| Place(slot.0)).map_err(|_| RemoteTableFull)
+    }
+
+    #[inline]
+    fn insert_hashed(&mut self, session: &Session, hashes: [KeyHash; 2]) -> Result<Place, RemoteTableFull> {
+        let hashes = hashes.map(|hash| FlowHash(hash.0));
+        self.remote.insert_hashed(session, hashes).map(|slot| Place(slot.0)).map_err(|_| RemoteTableFull)
     }
 
     fn remove(&mut self, place: Place) {

@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use super::addresses::Addresses;
 use super::{Direction, Session, record};
-use crate::flow::{FlowHash, FlowHasher, FlowKey, HashKey};
+use crate::flow::{Address, FlowHash, FlowHasher, FlowKey, HashKey};
 use crate::id::RecordIndex;
 use crate::shm::atomic::{AtomicU64, Ordering};
 use crate::shm::bucket::Found;
@@ -172,6 +172,17 @@ impl SessionTable {
     #[inline]
     pub fn prefetch(&self, hash: FlowHash) {
         self.index.prefetch(&self.index.candidates(hash.0));
+    }
+
+    /// Whether a session may have a key with this destination: a virtual or a local address of the table's sessions.
+    pub fn may_have_destination(&self, address: Address) -> bool {
+        self.addresses.may_have(address)
+    }
+
+    /// Has a slot brought near, for a look at its session soon.
+    #[inline]
+    pub fn prefetch_slot(&self, index: RecordIndex) {
+        self.slab.prefetch(index.0);
     }
 
     /// Finds the session that packets with `key` belong to.

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::recovery::{Intent, Recovery, recover};
 use super::slots::FreeSlots;
 use super::{SessionTable, TableError};
-use crate::flow::FlowKey;
+use crate::flow::{FlowHash, FlowKey};
 use crate::id::{Generation, NodeId, RecordIndex};
 use crate::session::addresses::SharedAddresses;
 use crate::session::record::AddressNumbers;
@@ -91,6 +91,28 @@ impl TableWriter {
         let client = self.table.candidates(&session.client_key());
         let server = self.table.candidates(&session.server_key());
         self.insert_at(session, &[client, server])
+    }
+
+    /// Adds a session whose keys have these hashes in this table, the client-side one first.
+    ///
+    /// # Errors
+    /// The table is full, or has one of the keys.
+    #[inline]
+    pub fn insert_hashed(
+        &mut self,
+        session: &Session,
+        hashes: [FlowHash; 2],
+    ) -> Result<RecordIndex, InsertError> {
+        let candidates = hashes.map(|hash| self.table.index.candidates(hash.0));
+        self.insert_at(session, &candidates)
+    }
+
+    /// Has the slot brought near that will be taken when `ahead` others were.
+    #[inline]
+    pub fn prefetch_vacant(&self, ahead: usize) {
+        if let Some(number) = self.slots.upcoming(ahead) {
+            self.table.slab.prefetch(number);
+        }
     }
 
     /// Adds a session whose keys may stand at `candidates`, the client-side one first.

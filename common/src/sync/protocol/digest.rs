@@ -2,12 +2,12 @@
 
 use std::ops::{Add, Sub};
 
-use crate::flow::{Endpoint, FlowKey};
+use crate::flow::{Endpoint, FlowKey, address_words};
 use crate::session::Session;
 use crate::sync::wire::RangeId;
 
 /// Ranges that the key space is divided into, on every member of a cluster. A power of two.
-pub const RANGES: u16 = 1024;
+pub const RANGES: u16 = 4096;
 
 /// The largest number of ranges that [`word_of`] can tell apart.
 pub const RANGES_MAX: u16 = 1 << RANGE_BITS_MAX;
@@ -19,9 +19,15 @@ const RANGE_BITS_MAX: u32 = 12;
 ///
 /// The client-side key alone decides about the range. Into the rest go all four endpoints and the generation; neither state
 /// nor age, which the workers of every node move on in place: the change stream tells them, and refreshes.
+#[inline]
 pub fn word_of(session: &Session) -> u64 {
-    let key = session.client_key();
-    let range = key_hash(&key) >> (64 - RANGE_BITS_MAX);
+    word_with(key_hash(&session.client_key()), session)
+}
+
+/// [`word_of`] for who has the [`key_hash`] of the session's client-side key.
+#[inline]
+pub(super) fn word_with(client_key_hash: u64, session: &Session) -> u64 {
+    let range = client_key_hash >> (64 - RANGE_BITS_MAX);
     let mut mix = absorb(u64::from(session.generation.0), session.client);
     for endpoint in [session.vip, session.local, session.server] {
         mix = absorb(mix, endpoint);
@@ -31,6 +37,7 @@ pub fn word_of(session: &Session) -> u64 {
 }
 
 /// A key's hash, equal on all machines; tombstones and queries are found by it, and its upper bits are the range.
+#[inline]
 pub fn key_hash(key: &FlowKey) -> u64 {
     let mix = absorb(absorb(key.protocol as u64, key.source), key.destination);
     fold(mix, SECRETS[3])
@@ -55,9 +62,9 @@ fn fold(one: u64, other: u64) -> u64 {
 
 #[inline]
 fn absorb(mix: u64, endpoint: Endpoint) -> u64 {
-    let word = |half: &[u8]| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    let (high, low) = endpoint.address.0.split_at(8);
-    let mix = fold(mix ^ word(high), SECRETS[1] ^ word(low));
+    // As big-endian numbers: the same on every machine.
+    let [high, low] = address_words(endpoint.address).map(u64::to_be);
+    let mix = fold(mix ^ high, SECRETS[1] ^ low);
     fold(mix ^ u64::from(endpoint.port), SECRETS[2])
 }
 

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use super::mutation::Mutation;
-use super::{CONTROL, HELD, Protocol, Tables, Turn};
+use super::news::Upsert;
+use super::{CONTROL, HELD, Protocol, Tables, Turn, comparison};
 use crate::counter::Counter;
 use crate::sync::Reject;
-use crate::sync::position::Arrival;
+use crate::sync::position;
 use crate::sync::transmit::Transmit;
-use crate::sync::wire::{Body, Header, RangeId, StreamId};
+use crate::sync::wire::{Body, Header, RangeId, Record, StreamId};
 use crate::time::{Micros, Millis};
 
 /// What is to be known of the datagram that a record came in.
@@ -23,6 +24,37 @@ pub(super) struct Origin {
     pub(super) exact: bool,
     /// In a range that is sent as a whole: which.
     pub(super) range: Option<(RangeId, u32)>,
+}
+
+impl Origin {
+    /// Whether what comes belongs to a comparison: it is looked at and not believed.
+    #[inline]
+    fn is_compared(&self) -> bool {
+        self.range.is_some_and(|(range, _)| comparison::unmarked(range) != range)
+    }
+}
+
+/// Records between the one that is decoded and the one that is taken.
+const DISTANCE: usize = 8;
+
+/// Records under way, and room for one more: a power of two.
+const ARRIVALS: usize = 2 * DISTANCE;
+
+/// A record that was decoded.
+enum Arrival {
+    Nothing,
+    Upsert(Upsert),
+    Other(Body),
+    Bad(Reject),
+}
+
+/// What a datagram's records came to.
+#[derive(Default)]
+struct Told {
+    applied: u64,
+    rejected: u64,
+    upserts: u64,
+    extensions_skipped: u64,
 }
 
 impl Protocol<'_> {
@@ -66,29 +98,34 @@ impl Protocol<'_> {
         let mut origin = self.place(&header, source.to_canonical(), now.millis())?;
         let mut turn = Turn { tables, out, now };
         let mut reader = std::mem::take(&mut self.reader);
-        let (mut applied, mut rejected) = (0, 0);
-        for record in reader.records(records) {
-            let outcome = record.and_then(|record| {
-                self.counters.add(Counter::SyncSkippedExtensions, record.extensions_skipped.into());
-                let outcome = self.take(&mut origin, &record.body, &mut turn);
-                #[cfg(test)]
-                if self.prints {
-                    let sender = self.peers[origin.peer].node;
-                    eprintln!(
-                        "node {} took of {sender}: {:?} {origin:?}: {outcome:?}",
-                        self.node, record.body
-                    );
+        let mut told = Told::default();
+        let mut arrivals = [const { Arrival::Nothing }; ARRIVALS];
+        let mut records = reader.records(records);
+        let (mut came, mut taken) = (0, 0);
+        // A record is decoded some turns before it is taken, and what it will need is brought near meanwhile.
+        loop {
+            if let Some(record) = records.next() {
+                arrivals[came % ARRIVALS] = self.expect(record, &turn, &mut told);
+                came += 1;
+                if came - taken < DISTANCE {
+                    continue;
                 }
-                outcome
-            });
+            } else if taken == came {
+                break;
+            }
+            let outcome = self.take_arrival(&mut origin, &arrivals[taken % ARRIVALS], &mut turn, &mut told);
+            taken += 1;
             match outcome {
-                Ok(()) => applied += 1,
+                Ok(()) => told.applied += 1,
                 Err(reject) => {
-                    rejected += 1;
+                    told.rejected += 1;
                     self.count(reject.counter());
                 }
             }
         }
+        let Told { applied, rejected, upserts, extensions_skipped } = told;
+        self.counters.add(Counter::SyncSkippedExtensions, extensions_skipped);
+        self.counters.add(Counter::SyncRxUpserts, upserts);
         self.reader = reader;
         self.peers[origin.peer].state.add_records(applied);
         self.peers[origin.peer].state.add_rejects(rejected);
@@ -135,8 +172,8 @@ impl Protocol<'_> {
             .inspect_err(|_| state.add_rejects(1))?;
         if header.stream == StreamId::CHANGES {
             match arrival {
-                Arrival::InOrder { gap } => self.counters.add(Counter::SyncRxGaps, gap),
-                Arrival::Late => self.count(Counter::SyncRxLate),
+                position::Arrival::InOrder { gap } => self.counters.add(Counter::SyncRxGaps, gap),
+                position::Arrival::Late => self.count(Counter::SyncRxLate),
             }
         }
         let peer = &mut self.peers[at];
@@ -149,12 +186,81 @@ impl Protocol<'_> {
         let exact = header.stream == StreamId::CHANGES
             && position.highest() == header.sequence
             && position.is_whole();
-        let origin =
-            Origin { peer: at, stream: header.stream, late: arrival == Arrival::Late, exact, range: None };
+        let origin = Origin {
+            peer: at,
+            stream: header.stream,
+            late: arrival == position::Arrival::Late,
+            exact,
+            range: None,
+        };
         Ok(origin)
     }
 
-    /// Does what a record says.
+    /// Has what a record will need brought near.
+    #[inline(always)]
+    fn expect<T: Tables, X>(
+        &self,
+        record: Result<Record, Reject>,
+        turn: &Turn<'_, T, X>,
+        told: &mut Told,
+    ) -> Arrival {
+        match record {
+            Ok(Record { body, extensions_skipped }) => {
+                told.extensions_skipped += u64::from(extensions_skipped);
+                match body {
+                    Body::Upsert(reported) => {
+                        let upsert = Upsert::new(reported, turn.tables);
+                        turn.tables.prefetch(upsert.hashes[0], &upsert.reported.client_key());
+                        turn.tables.prefetch(upsert.hashes[1], &upsert.reported.server_key());
+                        turn.tables.prefetch_vacant(DISTANCE);
+                        self.tombstones.prefetch(upsert.key_hash, turn.millis());
+                        Arrival::Upsert(upsert)
+                    }
+                    other => Arrival::Other(other),
+                }
+            }
+            Err(reject) => Arrival::Bad(reject),
+        }
+    }
+
+    #[inline(always)]
+    fn take_arrival<T: Tables, X: Transmit>(
+        &mut self,
+        origin: &mut Origin,
+        arrival: &Arrival,
+        turn: &mut Turn<'_, T, X>,
+        told: &mut Told,
+    ) -> Result<(), Reject> {
+        let outcome = match arrival {
+            Arrival::Upsert(upsert) if origin.is_compared() => {
+                self.take(origin, &Body::Upsert(upsert.reported), turn)
+            }
+            Arrival::Upsert(upsert) => {
+                let outcome = self.on_upsert(origin, upsert, turn);
+                told.upserts += u64::from(outcome.is_ok());
+                if origin.stream == HELD {
+                    self.on_given_back(origin);
+                }
+                outcome
+            }
+            Arrival::Other(body) => self.take(origin, body, turn),
+            Arrival::Bad(reject) => return Err(*reject),
+            Arrival::Nothing => return Ok(()),
+        };
+        #[cfg(test)]
+        if self.prints {
+            let sender = self.peers[origin.peer].node;
+            let body = match arrival {
+                Arrival::Upsert(upsert) => Body::Upsert(upsert.reported),
+                Arrival::Other(body) => *body,
+                Arrival::Bad(_) | Arrival::Nothing => return outcome,
+            };
+            eprintln!("node {} took of {sender}: {body:?} {origin:?}: {outcome:?}", self.node);
+        }
+        outcome
+    }
+
+    /// Does what a record says that is no upsert.
     fn take<T: Tables, X: Transmit>(
         &mut self,
         origin: &mut Origin,
@@ -165,13 +271,7 @@ impl Protocol<'_> {
             return taken;
         }
         match *body {
-            Body::Upsert(reported) => {
-                let outcome = self.on_upsert(origin, &reported, turn);
-                if origin.stream == HELD {
-                    self.on_given_back(origin);
-                }
-                outcome.map(|()| self.count(Counter::SyncRxUpserts))
-            }
+            Body::Upsert(reported) => self.on_upsert(origin, &Upsert::new(reported, turn.tables), turn),
             Body::Delete(ended) => {
                 self.on_delete(origin, &ended, turn).map(|()| self.count(Counter::SyncRxDeletes))
             }

@@ -1,11 +1,13 @@
 //! The ledger: what each owner is known to have, place by place, and the digests over it.
 //!
-//! It stands beside the tables, in the secondary's own memory: eleven bytes a place, made once, rebuilt by one scan. A place is a
+//! It stands beside the tables, in the secondary's own memory: eleven bytes a place and four for the register, made once, rebuilt by one scan. A place is a
 //! slot of the remote table or of one of the workers' tables. The ledger holds what was *reported*: of this node's
 //! own sessions what the peers were told, of the others' what they said. What workers change in place does not touch it.
 
 use super::digest::{Digest, range_of};
+use super::register::Register;
 use super::tables::Place;
+use crate::shm::index::prefetch_read;
 use crate::sync::wire::RangeId;
 
 /// Whose sessions these are: [`OwnerSlot::SELF`], or the peer with this number. Never leaves the process.
@@ -31,6 +33,14 @@ pub struct Entry {
     pub stamp: u16,
 }
 
+/// What an owner has in a range.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    digest: Digest,
+    /// The number of its confirmation, from 1 on; 0 if it has none.
+    confirmation: u32,
+}
+
 /// A range of an owner's that is being sent as a whole: the digest of what was confirmed since.
 #[derive(Clone, Copy, Debug)]
 struct Confirmation {
@@ -53,32 +63,36 @@ pub struct Ledger {
     owners: Vec<u8>,
     stamps: Vec<u16>,
     /// Per owner, then per range; empty for an owner that never had any.
-    digests: Vec<Vec<Digest>>,
+    tallies: Vec<Vec<Tally>>,
     totals: Vec<Digest>,
     confirmations: Vec<Confirmation>,
+    register: Register,
 }
 
 impl Ledger {
     /// An empty ledger of this many places.
     pub fn new(places: u32, ranges: u16) -> Ledger {
+        let register = Register::new(places, OWNERS_MAX);
         let places = places as usize;
         Ledger {
             ranges,
             words: vec![0; places],
             owners: vec![0; places],
             stamps: vec![0; places],
-            digests: vec![Vec::new(); OWNERS_MAX],
+            tallies: vec![Vec::new(); OWNERS_MAX],
             totals: vec![Digest::default(); OWNERS_MAX],
             confirmations: Vec::with_capacity(64),
+            register,
         }
     }
 
     /// Makes room for an owner's digests. Allocates, once an owner.
     pub fn open(&mut self, owner: OwnerSlot) {
-        let digests = &mut self.digests[usize::from(owner.0)];
-        if digests.is_empty() {
-            digests.resize(usize::from(self.ranges), Digest::default());
+        let tallies = &mut self.tallies[usize::from(owner.0)];
+        if tallies.is_empty() {
+            tallies.resize(usize::from(self.ranges), Tally::default());
         }
+        self.register.open_owner(owner, self.ranges);
     }
 
     /// Ranges of the key space.
@@ -105,17 +119,38 @@ impl Ledger {
         (word != 0).then(|| Entry { word, owner: OwnerSlot(self.owners[at]), stamp: self.stamps[at] })
     }
 
+    /// Has what is known of a place brought near.
+    #[inline]
+    pub fn prefetch(&self, place: Place) {
+        let at = place.0 as usize;
+        if let (Some(word), Some(owner)) = (self.words.get(at), self.owners.get(at)) {
+            prefetch_read(word);
+            prefetch_read(owner);
+        }
+    }
+
     /// Enters that `owner` has the session with `word` in a place, whatever was known of the place before.
+    #[inline]
     pub fn set(&mut self, place: Place, entry: Entry) {
-        self.clear(place);
         let at = place.0 as usize;
         if at >= self.words.len() || usize::from(entry.owner.0) >= OWNERS_MAX {
+            self.clear(place);
             return;
+        }
+        let before = self.entry(place);
+        if let Some(before) = before {
+            self.count(before, |digest, word| digest - word);
         }
         self.words[at] = entry.word;
         self.owners[at] = entry.owner.0;
         self.stamps[at] = entry.stamp;
         self.count(entry, |digest, word| digest + word);
+        let range = self.range_of(entry.word);
+        let stands_there =
+            before.is_some_and(|before| before.owner == entry.owner && self.range_of(before.word) == range);
+        if !stands_there {
+            self.register.note(entry.owner, range, place);
+        }
     }
 
     /// Strikes a place out.
@@ -125,23 +160,32 @@ impl Ledger {
         self.count(entry, |digest, word| digest - word);
     }
 
+    #[inline]
     fn count(&mut self, entry: Entry, change: impl Fn(Digest, u64) -> Digest) {
         let owner = usize::from(entry.owner.0);
         let range = range_of(entry.word, self.ranges);
         self.totals[owner] = change(self.totals[owner], entry.word);
-        if let Some(digest) = self.digests[owner].get_mut(usize::from(range.0)) {
-            *digest = change(*digest, entry.word);
+        let Some(tally) = self.tallies[owner].get_mut(usize::from(range.0)) else { return };
+        tally.digest = change(tally.digest, entry.word);
+        if tally.confirmation > 0
+            && let Some(one) = self.confirmations.get_mut(tally.confirmation as usize - 1)
+            && is_since(entry.stamp, one.since)
+        {
+            one.confirmed = change(one.confirmed, entry.word);
         }
-        for one in &mut self.confirmations {
-            if one.owner == entry.owner && one.range == range && is_since(entry.stamp, one.since) {
-                one.confirmed = change(one.confirmed, entry.word);
-            }
-        }
+    }
+
+    fn tally(&self, owner: OwnerSlot, range: RangeId) -> Option<&Tally> {
+        self.tallies[usize::from(owner.0)].get(usize::from(range.0))
+    }
+
+    fn tally_mut(&mut self, owner: OwnerSlot, range: RangeId) -> Option<&mut Tally> {
+        self.tallies[usize::from(owner.0)].get_mut(usize::from(range.0))
     }
 
     /// An owner's sessions in a range.
     pub fn digest(&self, owner: OwnerSlot, range: RangeId) -> Digest {
-        self.digests[usize::from(owner.0)].get(usize::from(range.0)).copied().unwrap_or_default()
+        self.tally(owner, range).map(|tally| tally.digest).unwrap_or_default()
     }
 
     /// All of an owner's sessions.
@@ -152,24 +196,67 @@ impl Ledger {
     /// Begins to count what of an owner's range is confirmed from the stamp `since` on.
     pub fn begin_confirming(&mut self, owner: OwnerSlot, range: RangeId, since: u16) {
         self.end_confirming(owner, range);
+        let number = self.confirmations.len() as u32 + 1;
+        let Some(tally) = self.tally_mut(owner, range) else { return };
+        tally.confirmation = number;
         self.confirmations.push(Confirmation { owner, range, since, confirmed: Digest::default() });
     }
 
     /// What was confirmed of an owner's range; `None` if nobody counts.
     pub fn confirmed(&self, owner: OwnerSlot, range: RangeId) -> Option<Digest> {
-        let mut all = self.confirmations.iter();
-        all.find(|one| one.owner == owner && one.range == range).map(|one| one.confirmed)
+        let number = self.tally(owner, range)?.confirmation as usize;
+        self.confirmations.get(number.checked_sub(1)?).map(|one| one.confirmed)
     }
 
     /// Counts no longer.
     pub fn end_confirming(&mut self, owner: OwnerSlot, range: RangeId) {
-        self.confirmations.retain(|one| one.owner != owner || one.range != range);
+        let Some(tally) = self.tally_mut(owner, range) else { return };
+        let number = std::mem::take(&mut tally.confirmation);
+        let Some(at) = (number as usize).checked_sub(1) else { return };
+        self.confirmations.swap_remove(at);
+        // The last one has its number now.
+        if let Some(&Confirmation { owner, range, .. }) = self.confirmations.get(at)
+            && let Some(moved) = self.tally_mut(owner, range)
+        {
+            moved.confirmation = number;
+        }
     }
 
-    /// The words of all places from `from` on, and their owners: for a pass over the whole ledger.
+    /// What is known of the `budget` places from `from` on: for a pass over the whole ledger.
     pub fn scan(&self, from: u32, budget: u32) -> impl Iterator<Item = (Place, Entry)> + use<'_> {
         let end = from.saturating_add(budget).min(self.places());
         (from..end).filter_map(|place| self.entry(Place(place)).map(|entry| (Place(place), entry)))
+    }
+
+    /// The places by owner and range, as they were found so far.
+    pub(super) fn register(&self) -> &Register {
+        &self.register
+    }
+
+    /// Goes on making the register, or begins to: at most `budget` places.
+    pub(super) fn fill_register(&mut self, budget: u32) {
+        let Ledger { register, tallies, words, owners, ranges, .. } = self;
+        let Some(from) = register.fills_from() else {
+            register.begin(|owner, range| {
+                tallies[usize::from(owner.0)]
+                    .get(usize::from(range.0))
+                    .map_or_else(Digest::default, |tally| tally.digest)
+            });
+            return;
+        };
+        let end = from.saturating_add(budget).min(words.len() as u32);
+        let found = words[from as usize..end as usize].iter().zip(&owners[from as usize..end as usize]);
+        for ((word, owner), place) in found.zip(from..) {
+            if *word != 0 {
+                register.fill(OwnerSlot(*owner), range_of(*word, *ranges), Place(place));
+            }
+        }
+        register.filled_to(end);
+    }
+
+    /// Nobody needs the register for now.
+    pub(super) fn close_register(&mut self) {
+        self.register.close();
     }
 }
 

@@ -8,7 +8,7 @@
 //! - `courier`, [`retransmit`]: datagrams out, and again.
 //! - `news`: what a peer says of a session, and when it is believed.
 //! - `own`: what this node says of its own sessions; ageing.
-//! - `resync`, `serving`, `returning`: ranges as a whole, asked for and given.
+//! - `resync`, `serving`, `returning`: ranges as a whole, asked for and given; `register`: where their sessions stand.
 //! - `lives`: a node that has lost its state, and its clock was set back.
 //! - `queries`: single sessions, asked for and given.
 //! - [`comparison`]: whether a peer has the same, for an operator who asks.
@@ -31,6 +31,7 @@ mod own;
 mod peer;
 mod queries;
 pub mod readiness;
+mod register;
 mod resync;
 pub mod retransmit;
 mod returning;
@@ -42,7 +43,7 @@ pub mod tombstones;
 
 pub use comparison::{CompareError, Comparison, ComparisonState, Difference, DifferenceKind, Version};
 pub use ledger::OwnerSlot;
-pub use tables::{Held, Place, RemoteTableFull, Tables};
+pub use tables::{Held, KeyHash, Place, RemoteTableFull, Tables};
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

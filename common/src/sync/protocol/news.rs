@@ -1,10 +1,10 @@
 //! News: what a peer says of a session, and whether it is believed.
 
-use super::digest::{key_hash, word_of};
+use super::digest::{key_hash, word_of, word_with};
 use super::inbox::Origin;
 use super::ledger::Entry;
 use super::mutation::Mutation;
-use super::{HELD, Held, OwnerSlot, Place, Protocol, Tables, Turn};
+use super::{HELD, Held, KeyHash, OwnerSlot, Place, Protocol, Tables, Turn};
 use crate::flow::FlowKey;
 use crate::id::{Generation, NodeId};
 use crate::session::tcp::{is_closed, merge, timeout_ms};
@@ -15,26 +15,74 @@ use crate::sync::wire::{Ended, Refreshed, Reported};
 use crate::sync::{Reject, address, ageing};
 use crate::time::Millis;
 
+/// An upsert, and what its keys lead to.
+#[derive(Clone, Copy)]
+pub(super) struct Upsert {
+    pub(super) reported: Reported,
+    /// Of the client-side and of the server-side key.
+    pub(super) hashes: [KeyHash; 2],
+    /// Of the client-side key, the same on all machines.
+    pub(super) key_hash: u64,
+}
+
+impl Upsert {
+    #[inline(always)]
+    pub(super) fn new(reported: Reported, tables: &impl Tables) -> Upsert {
+        let (client, server) = (reported.client_key(), reported.server_key());
+        let hashes = [tables.hash(&client), tables.hash(&server)];
+        Upsert { reported, hashes, key_hash: key_hash(&client) }
+    }
+}
+
+/// A session that is to be added.
+struct Newcomer<'n> {
+    session: &'n Session,
+    upsert: &'n Upsert,
+    /// Whether nothing stands under its client-side key.
+    is_unknown: bool,
+}
+
 impl Protocol<'_> {
     /// There is such a session.
+    #[inline(always)]
     pub(super) fn on_upsert<T: Tables, X: Transmit>(
         &mut self,
         origin: &Origin,
-        reported: &Reported,
+        upsert: &Upsert,
         turn: &mut Turn<'_, T, X>,
     ) -> Result<(), Reject> {
-        let (client_key, server_key) = (reported.client_key(), reported.server_key());
-        let held = self.held(&client_key, turn)?;
+        let reported = &upsert.reported;
+        let held = self.held_hashed(upsert.hashes[0], &reported.client_key(), turn)?;
         let keeps_out_until = turn.millis() + u64::from(self.config.tombstone_ms);
-        let ended = self.tombstones.generation(key_hash(&client_key), keeps_out_until);
+        let ended = self.tombstones.generation(upsert.key_hash, keeps_out_until);
+        if held.is_none() && ended.is_none() && origin.stream != HELD {
+            let session = self.session_of(origin, reported, turn.millis());
+            return self.add(origin, &Newcomer { session: &session, upsert, is_unknown: true }, turn);
+        }
+        self.on_known_upsert(origin, upsert, held, ended, turn)
+    }
+
+    /// There is such a session, and something is known under its client-side key already.
+    #[inline(never)]
+    fn on_known_upsert<T: Tables, X: Transmit>(
+        &mut self,
+        origin: &Origin,
+        upsert: &Upsert,
+        held: Option<Held>,
+        ended: Option<Generation>,
+        turn: &mut Turn<'_, T, X>,
+    ) -> Result<(), Reject> {
+        let reported = &upsert.reported;
+        let server_key = reported.server_key();
         if let Some(ended) = ended.filter(|ended| *ended >= reported.generation) {
             return self.on_late_upsert(ended, reported, held, turn);
         }
         let session = self.session_of(origin, reported, turn.millis());
         if origin.stream == HELD {
-            return self.on_own_given_back(origin, session, held, turn);
+            return self.on_own_given_back(origin, upsert, session, held, turn);
         }
-        let Some(held) = held else { return self.add(origin, &session, turn) };
+        let newcomer = Newcomer { session: &session, upsert, is_unknown: held.is_none() };
+        let Some(held) = held else { return self.add(origin, &newcomer, turn) };
         let same_endpoints = held.session.server_key() == server_key;
         let mine = held.session.owner == self.node;
         if mine && self.is_overdue(&held.session, turn.millis()) {
@@ -63,7 +111,7 @@ impl Protocol<'_> {
             return Ok(());
         }
         self.give_up(held.place, turn);
-        self.add(origin, &session, turn)
+        self.add(origin, &newcomer, turn)
     }
 
     /// Whether a session of this node's own was idle for its timeout.
@@ -140,14 +188,18 @@ impl Protocol<'_> {
     }
 
     /// Adds a session under a client-side key that is free.
+    #[inline(always)]
     fn add<T: Tables, X: Transmit>(
         &mut self,
         origin: &Origin,
-        session: &Session,
+        newcomer: &Newcomer<'_>,
         turn: &mut Turn<'_, T, X>,
     ) -> Result<(), Reject> {
-        let place = self.insert(origin, session, turn)?;
-        self.enter(place, session, self.peers[origin.peer].slot);
+        let place = self.insert(origin, newcomer, turn)?;
+        let session = newcomer.session;
+        let word = word_with(newcomer.upsert.key_hash, session);
+        let (owner, stamp) = (self.peers[origin.peer].slot, self.resync.clock());
+        self.ledger.set(place, Entry { word, owner, stamp });
         if self.breaks(Mutation::NewsIsPassedOn) {
             let body = crate::sync::wire::Body::Upsert(self.reported(session, turn.millis()));
             self.courier.tell(&body, turn.now, turn.out);
@@ -157,17 +209,20 @@ impl Protocol<'_> {
 
     /// Puts a session into the remote table. Another one with its server-side flow goes if its end was evidently missed:
     /// a local endpoint serves one session towards a server at a time.
-    pub(super) fn insert<T: Tables, X: Transmit>(
+    #[inline(always)]
+    fn insert<T: Tables, X: Transmit>(
         &mut self,
         origin: &Origin,
-        session: &Session,
+        newcomer: &Newcomer<'_>,
         turn: &mut Turn<'_, T, X>,
     ) -> Result<Place, Reject> {
+        let Newcomer { session, upsert, is_unknown } = *newcomer;
+        let [client_hash, server_hash] = upsert.hashes;
         // A worker's session hides one of the remote table under the same key: when it is given up that one comes to light.
-        while let Some(other) = turn.tables.find(&session.client_key()) {
+        while !is_unknown && let Some(other) = turn.tables.find_hashed(client_hash, &session.client_key()) {
             self.give_up(other.place, turn);
         }
-        while let Some(other) = turn.tables.find(&session.server_key()) {
+        while let Some(other) = turn.tables.find_hashed(server_hash, &session.server_key()) {
             if other.direction != Direction::Outbound || !self.may_displace(origin, &other, turn) {
                 return Err(Reject::Conflict);
             }
@@ -176,7 +231,7 @@ impl Protocol<'_> {
             }
             self.give_up(other.place, turn);
         }
-        turn.tables.insert(session).map_err(|_| Reject::TableFull)
+        turn.tables.insert_hashed(session, upsert.hashes).map_err(|_| Reject::TableFull)
     }
 
     /// Whether a session has to make way for news of another one that has its server-side flow.
@@ -291,6 +346,7 @@ impl Protocol<'_> {
     fn on_own_given_back<T: Tables, X: Transmit>(
         &mut self,
         origin: &Origin,
+        upsert: &Upsert,
         session: Session,
         held: Option<Held>,
         turn: &mut Turn<'_, T, X>,
@@ -299,7 +355,8 @@ impl Protocol<'_> {
             if !self.is_missed(origin.peer, &session, turn) {
                 return Err(Reject::Ended);
             }
-            let place = self.insert(origin, &session, turn)?;
+            let newcomer = Newcomer { session: &session, upsert, is_unknown: true };
+            let place = self.insert(origin, &newcomer, turn)?;
             self.enter(place, &session, OwnerSlot::SELF);
             return Ok(());
         };
@@ -347,7 +404,18 @@ impl Protocol<'_> {
         client_key: &FlowKey,
         turn: &Turn<'_, T, X>,
     ) -> Result<Option<Held>, Reject> {
-        match turn.tables.find(client_key) {
+        self.held_hashed(turn.tables.hash(client_key), client_key, turn)
+    }
+
+    /// The session that a client-side key with this hash belongs to.
+    #[inline(always)]
+    fn held_hashed<T: Tables, X>(
+        &self,
+        hash: KeyHash,
+        client_key: &FlowKey,
+        turn: &Turn<'_, T, X>,
+    ) -> Result<Option<Held>, Reject> {
+        match turn.tables.find_hashed(hash, client_key) {
             None => Ok(None),
             Some(held) if held.direction == Direction::Inbound => Ok(Some(held)),
             // A real server talks to a local address: a client that has the same addresses is in somebody's way.
@@ -364,6 +432,7 @@ impl Protocol<'_> {
         generation > held.generation || generation == held.generation && tie
     }
 
+    #[inline(always)]
     fn session_of(&self, origin: &Origin, reported: &Reported, now: Millis) -> Session {
         let timeouts = &self.config.timeouts;
         let own = origin.stream == HELD;

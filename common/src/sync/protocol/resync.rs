@@ -30,7 +30,7 @@ pub(super) const DETAILS: u16 = 1 << 15;
 const PULLS_MAX: usize = 32;
 
 /// Sessions asked for at a time, over all peers: what comes in one go fits the receive queue.
-const SESSIONS_MAX: u64 = 8192;
+const SESSIONS_MAX: u64 = 24_576;
 
 /// How long to wait for a range before asking again, milliseconds; longer with each attempt.
 const RETRY_MS: u64 = 100;

@@ -1,9 +1,11 @@
 //! Serving: ranges that peers asked for, sent as a whole. The giving side.
 //!
-//! One pass over the ledger gathers the sessions of several ranges; then they are sent range by range. Whoever asks decides how
-//! much it asks for; here the queue is bounded, and what does not fit is asked for again.
+//! One pass over the ledger makes a register of all ranges (`register`); from then on each is sent as it is asked for. Whoever
+//! asks decides how much it asks for; here the queue is bounded, and what does not fit is asked for again.
 
+use super::courier::Addressee;
 use super::inbox::Origin;
+use super::register::Cursor;
 use super::resync::{DETAILS, TOTAL};
 use super::{CONTROL, HELD, OwnerSlot, Place, Protocol, Tables, Turn, comparison};
 use crate::counter::Counter;
@@ -16,14 +18,17 @@ use crate::time::Millis;
 /// Requests that wait.
 const REQUESTS_MAX: usize = 128;
 
-/// Sessions gathered in one pass; one range may have more.
-const SESSIONS_MAX: u64 = 16_384;
-
-/// Places looked at in one call.
+/// Places entered into the register in one call.
 const PLACES: u32 = 8192;
 
 /// Sessions sent in one call.
 const SESSIONS_PER_POLL: u32 = 512;
+
+/// Sessions between the one that is sent and the one whose record is brought near; its place is, twice as far ahead.
+const DISTANCE: u32 = 12;
+
+/// How long the register is kept when nobody asks for anything, milliseconds.
+const REGISTER_KEPT_MS: u64 = 10_000;
 
 /// Digests told in one call.
 const DIGESTS_PER_POLL: u16 = 256;
@@ -49,26 +54,23 @@ impl Request {
     }
 }
 
-/// Where a pass stands.
-#[derive(Clone, Copy, Debug, Default)]
-enum Pass {
-    /// Nothing is being served.
-    #[default]
-    Idle,
-    /// Gathering, from this place on.
-    Gathering(u32),
-    /// Sending: which request, and which of what was gathered.
-    Sending { request: usize, next: usize, sent: u32 },
+/// A range that is being sent.
+#[derive(Clone, Copy, Debug)]
+struct Sending {
+    request: Request,
+    owner: OwnerSlot,
+    to: Addressee,
+    cursor: Cursor,
+    sent: u32,
 }
 
 /// What peers ask of this node.
 #[derive(Default)]
 pub(super) struct Serving {
     waiting: Vec<Request>,
-    served: Vec<Request>,
-    /// Which of `served`, and where.
-    gathered: Vec<(u16, Place)>,
-    pass: Pass,
+    sending: Option<Sending>,
+    /// When something was sent last.
+    served: Millis,
     /// Range digests to tell from this range on; none if `None`.
     details: Option<u16>,
     details_told: Millis,
@@ -131,27 +133,26 @@ impl Protocol<'_> {
 
     /// Whether a pass is under way, or is to begin.
     pub(super) fn is_serving(&self) -> bool {
-        !matches!(self.serving.pass, Pass::Idle)
-            || !self.serving.waiting.is_empty()
-            || self.serving.details.is_some()
+        self.serving.sending.is_some() || !self.serving.waiting.is_empty() || self.serving.details.is_some()
     }
 
     /// Goes on with what peers asked for.
     pub(super) fn poll_serving<T: Tables, X: Transmit>(&mut self, turn: &mut Turn<'_, T, X>) {
         self.tell_details(turn);
-        match self.serving.pass {
-            Pass::Idle if self.serving.waiting.is_empty() => {}
-            Pass::Idle => {
-                self.choose_requests();
-                self.gather(0);
+        let now = turn.millis();
+        if self.serving.sending.is_none() && self.serving.waiting.is_empty() {
+            if now.since(self.serving.served) > REGISTER_KEPT_MS && !self.ledger.register().is_closed() {
+                self.ledger.close_register();
             }
-            Pass::Gathering(next) => self.gather(next),
-            Pass::Sending { .. } => {}
+            return;
         }
-        if let Pass::Sending { .. } = self.serving.pass {
-            self.send_gathered(turn);
-            self.courier.post(turn.out);
+        self.serving.served = now;
+        if !self.ledger.register().is_whole() {
+            self.ledger.fill_register(PLACES);
+            return;
         }
+        self.send_ranges(turn);
+        self.courier.post(turn.out);
     }
 
     /// Tells digests of ranges, in the change stream: there each is exact.
@@ -188,116 +189,101 @@ impl Protocol<'_> {
         self.tell_digest(TOTAL, total, turn);
     }
 
-    /// Takes as many requests as one pass can serve.
-    fn choose_requests(&mut self) {
-        let serving = &mut self.serving;
-        serving.served.clear();
-        serving.gathered.clear();
-        let mut sessions = 0;
-        while let Some(request) = serving.waiting.first() {
-            let owner = match request.stream {
-                HELD => self.peers[request.peer].slot,
-                _ => OwnerSlot::SELF,
-            };
-            sessions += u64::from(self.ledger.digest(owner, request.range).sessions);
-            if sessions > SESSIONS_MAX && !serving.served.is_empty() {
-                break;
-            }
-            let request = serving.waiting.remove(0);
-            serving.served.push(request);
-        }
-    }
-
-    fn gather(&mut self, first: u32) {
-        let end = first.saturating_add(PLACES).min(self.ledger.places());
-        for (place, entry) in self.ledger.scan(first, PLACES) {
-            let range = self.ledger.range_of(entry.word);
-            for (number, request) in self.serving.served.iter().enumerate() {
-                let owner = match request.stream {
-                    HELD => self.peers[request.peer].slot,
-                    _ => OwnerSlot::SELF,
-                };
-                if request.range == range && owner == entry.owner {
-                    self.serving.gathered.push((number as u16, place));
-                }
-            }
-        }
-        if end < self.ledger.places() {
-            self.serving.pass = Pass::Gathering(end);
-        } else {
-            self.serving.gathered.sort_unstable();
-            self.serving.pass = Pass::Sending { request: 0, next: 0, sent: 0 };
-        }
-    }
-
-    fn send_gathered<T: Tables, X: Transmit>(&mut self, turn: &mut Turn<'_, T, X>) {
-        let Pass::Sending { mut request, mut next, mut sent } = self.serving.pass else { return };
+    fn send_ranges<T: Tables, X: Transmit>(&mut self, turn: &mut Turn<'_, T, X>) {
         let mut budget = SESSIONS_PER_POLL;
         // Whether the datagram that is being written says which range it is about. What the last call wrote was posted.
         let mut begun = false;
         // What the digest at the end of a range counts must not be on its way behind it.
         self.courier.flush_changes(turn.out);
         while budget > 0 {
-            let Some(&wanted) = self.serving.served.get(request) else {
-                self.serving.pass = Pass::Idle;
+            let Some(mut sending) = self.serving.sending.take().or_else(|| self.next_request()) else {
                 return;
             };
-            budget -= 1;
-            let place = self.serving.gathered.get(next).filter(|(of, _)| usize::from(*of) == request);
-            if let Some(&(_, place)) = place {
-                next += 1;
-                let is_sent = self.send_one(&wanted, place, !begun, turn);
+            let Request { range, .. } = sending.request;
+            while budget > 0 {
+                budget -= 1;
+                let Some((place, behind)) = self.ledger.register().next(sending.owner, range, sending.cursor)
+                else {
+                    self.send_end(&sending, turn);
+                    begun = false;
+                    break;
+                };
+                self.look_ahead(&sending, turn);
+                sending.cursor = behind;
+                let is_sent = self.send_one(&sending, place, !begun, turn);
                 begun |= is_sent;
-                sent += u32::from(is_sent);
-                continue;
+                sending.sent += u32::from(is_sent);
+                self.serving.sending = Some(sending);
             }
-            self.send_end(&wanted, sent, turn);
-            (request, sent, begun) = (request + 1, 0, false);
         }
-        self.serving.pass = Pass::Sending { request, next, sent };
+    }
+
+    /// The next range to send.
+    fn next_request(&mut self) -> Option<Sending> {
+        let serving = &mut self.serving;
+        if serving.waiting.is_empty() {
+            return None;
+        }
+        let request = serving.waiting.remove(0);
+        let to = self.peers[request.peer].addressee();
+        let owner = if request.stream == HELD { to.slot } else { OwnerSlot::SELF };
+        Some(Sending { request, owner, to, cursor: Cursor::Sorted(0), sent: 0 })
+    }
+
+    /// Has what the next sessions need brought near.
+    #[inline]
+    fn look_ahead<T: Tables, X: Transmit>(&self, sending: &Sending, turn: &Turn<'_, T, X>) {
+        let Sending { owner, request: Request { range, .. }, cursor, .. } = *sending;
+        if let Some(place) = self.ledger.register().ahead(owner, range, cursor, DISTANCE) {
+            turn.tables.prefetch_place(place);
+            self.ledger.prefetch(place);
+        }
     }
 
     /// Sends one session of a range; whether it is still there.
+    #[inline]
     fn send_one<T: Tables, X: Transmit>(
         &mut self,
-        wanted: &Request,
+        sending: &Sending,
         place: Place,
         first: bool,
         turn: &mut Turn<'_, T, X>,
     ) -> bool {
-        let Some(session) = turn.tables.session(place) else { return false };
-        if self.ledger.entry(place).is_none_or(|entry| entry.word != word_of(&session)) {
+        let Sending { request, owner, to, .. } = *sending;
+        let Request { stream, range, nonce, .. } = request;
+        let Some(entry) = self.ledger.entry(place) else { return false };
+        if entry.owner != owner || self.ledger.range_of(entry.word) != range {
             return false;
         }
-        let to = self.peers[wanted.peer].addressee();
-        let begin = Body::RangeBegin(RangeBegin { range: wanted.marked(), nonce: wanted.nonce });
+        let Some(session) = turn.tables.session(place) else { return false };
+        if entry.word != word_of(&session) {
+            return false;
+        }
+        let begin = Body::RangeBegin(RangeBegin { range: request.marked(), nonce });
         if first {
-            self.courier.write(to, wanted.stream, &begin, turn.out);
+            self.courier.write(to, stream, &begin, turn.out);
         }
         let body = Body::Upsert(self.reported(&session, turn.millis()));
-        if !self.courier.try_write(to, wanted.stream, &body, turn.out) {
+        if !self.courier.try_write(to, stream, &body, turn.out) {
             // Each datagram says for itself which range it is about.
             self.courier.post(turn.out);
-            self.courier.write(to, wanted.stream, &begin, turn.out);
-            self.courier.write(to, wanted.stream, &body, turn.out);
+            self.courier.write(to, stream, &begin, turn.out);
+            self.courier.write(to, stream, &body, turn.out);
         }
         self.count(Counter::SyncTxUpserts);
         true
     }
 
-    fn send_end<T: Tables, X: Transmit>(
-        &mut self,
-        wanted: &Request,
-        sessions: u32,
-        turn: &mut Turn<'_, T, X>,
-    ) {
-        let to = self.peers[wanted.peer].addressee();
-        let end = Body::RangeEnd(RangeEnd { range: wanted.marked(), nonce: wanted.nonce, sessions });
-        self.courier.write(to, wanted.stream, &end, turn.out);
-        if wanted.stream == StreamId::RANGES && wanted.mark == 0 {
-            let Digest { sessions, sum } = self.ledger.digest(OwnerSlot::SELF, wanted.range);
-            let digest = RangeDigest { range: wanted.range, sessions, digest: sum };
-            self.courier.write(to, wanted.stream, &Body::RangeDigest(digest), turn.out);
+    fn send_end<T: Tables, X: Transmit>(&mut self, sending: &Sending, turn: &mut Turn<'_, T, X>) {
+        let Sending { request, to, sent, .. } = *sending;
+        let Request { stream, range, nonce, .. } = request;
+        self.serving.sending = None;
+        let end = RangeEnd { range: request.marked(), nonce, sessions: sent };
+        self.courier.write(to, stream, &Body::RangeEnd(end), turn.out);
+        if stream == StreamId::RANGES && request.mark == 0 {
+            let Digest { sessions, sum } = self.ledger.digest(OwnerSlot::SELF, range);
+            let digest = RangeDigest { range, sessions, digest: sum };
+            self.courier.write(to, stream, &Body::RangeDigest(digest), turn.out);
         }
     }
 }

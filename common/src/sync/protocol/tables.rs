@@ -22,6 +22,10 @@ pub struct Held {
     pub session: Session,
 }
 
+/// A key's hash in these tables: who has it finds what the key leads to without making it again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyHash(pub u64);
+
 /// The remote table has no room for another session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the remote table is full")]
@@ -65,6 +69,39 @@ pub trait Tables {
 
     /// Changes when the peers were told; for a session of another owner's, forgets what a claim is waiting for.
     fn set_last_sent(&mut self, place: Place, when: Millis);
+
+    /// The hash of a key in these tables.
+    #[inline]
+    fn hash(&self, _key: &FlowKey) -> KeyHash {
+        KeyHash::default()
+    }
+
+    /// Has what [`Tables::find_hashed`] looks at brought near, for a moment later.
+    #[inline]
+    fn prefetch(&self, _hash: KeyHash, _key: &FlowKey) {}
+
+    /// Has what [`Tables::insert_hashed`] writes to beside that brought near, `ahead` insertions before.
+    #[inline]
+    fn prefetch_vacant(&self, _ahead: usize) {}
+
+    /// Has what [`Tables::session`] reads brought near.
+    #[inline]
+    fn prefetch_place(&self, _place: Place) {}
+
+    /// [`Tables::find`], for who has the key's hash.
+    #[inline]
+    fn find_hashed(&self, _hash: KeyHash, key: &FlowKey) -> Option<Held> {
+        self.find(key)
+    }
+
+    /// [`Tables::insert`], for who has the hashes of the client-side and the server-side key.
+    ///
+    /// # Errors
+    /// There is no room.
+    #[inline]
+    fn insert_hashed(&mut self, session: &Session, _hashes: [KeyHash; 2]) -> Result<Place, RemoteTableFull> {
+        self.insert(session)
+    }
 
     /// Whether what this node owns in a place is this secondary's to tell the peers of: not if it is in the table of a worker
     /// that another secondary serves.

@@ -1,6 +1,7 @@
 //! Tombstones: sessions that have ended a short while ago, so that late news of them resurrects nothing.
 
 use crate::id::Generation;
+use crate::shm::index::prefetch_read;
 use crate::time::Millis;
 
 /// Tombstones that share a bucket.
@@ -21,13 +22,15 @@ struct Tombstone {
 pub struct Tombstones {
     places: Vec<[Tombstone; WAYS]>,
     evicted: u64,
+    /// When the last of them ends to count.
+    last_until: Millis,
 }
 
 impl Tombstones {
     /// Room for at least this many.
     pub fn new(capacity: u32) -> Tombstones {
         let buckets = (capacity as usize).div_ceil(WAYS).next_power_of_two();
-        Tombstones { places: vec![[Tombstone::default(); WAYS]; buckets], evicted: 0 }
+        Tombstones { places: vec![[Tombstone::default(); WAYS]; buckets], evicted: 0, last_until: Millis(0) }
     }
 
     fn bucket(&self, key_hash: u64) -> usize {
@@ -41,6 +44,7 @@ impl Tombstones {
     /// one last longer.
     pub fn add(&mut self, key_hash: u64, generation: Generation, keeps_ms: u32, now: Millis) -> bool {
         let until = now + 2 * u64::from(keeps_ms);
+        self.last_until = self.last_until.max(until);
         let bucket = self.bucket(key_hash);
         let bucket = &mut self.places[bucket];
         if let Some(known) = bucket.iter_mut().find(|one| one.key_hash == key_hash && one.until > now) {
@@ -56,8 +60,23 @@ impl Tombstones {
         evicts
     }
 
+    /// Has what [`Tombstones::generation`] looks at brought near.
+    #[inline]
+    pub fn prefetch(&self, key_hash: u64, now: Millis) {
+        if self.last_until <= now {
+            return;
+        }
+        let bucket = &self.places[self.bucket(key_hash)];
+        prefetch_read(&bucket[0]);
+        prefetch_read(&bucket[WAYS - 1]);
+    }
+
     /// The highest generation with which a session under this key has ended.
+    #[inline]
     pub fn generation(&self, key_hash: u64, now: Millis) -> Option<Generation> {
+        if self.last_until <= now {
+            return None;
+        }
         let bucket = &self.places[self.bucket(key_hash)];
         let found = bucket.iter().find(|one| one.key_hash == key_hash && one.until > now);
         found.map(|tombstone| Generation(tombstone.generation))

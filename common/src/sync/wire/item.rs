@@ -121,7 +121,7 @@ impl<const N: usize> UpsertItem<N>
 where
     [u8; N]: WireAddress,
 {
-    #[inline]
+    #[inline(always)]
     pub(super) fn decode(self, base: GenerationBase, dictionary: &Dictionary<N>) -> Result<Reported, Reject> {
         let (state, generation) = self.standing.decode(base)?;
         let route = dictionary.routes.at(self.server)?;

@@ -109,6 +109,7 @@ fn open<'a>(kind: RecordType, flags: u8, mut payload: &'a [u8]) -> Result<Run<'a
 
 impl Records<'_> {
     /// Goes on to the next record.
+    #[inline(never)]
     fn next_run(&mut self) -> Result<(), Reject> {
         let found = RecordHeader::read_from_prefix(self.rest).ok().and_then(|(header, after)| {
             let (payload, next) = after.split_at_checked(usize::from(header.length.get()))?;
@@ -128,7 +129,7 @@ impl Records<'_> {
     }
 
     /// Takes the next item of the record. `None` if it was a good dictionary entry, which tells nobody anything.
-    #[inline]
+    #[inline(always)]
     fn next_item(&mut self) -> Result<Option<Body>, Reject> {
         let Records { dictionaries: Dictionaries { v4, v6 }, run, .. } = self;
         let (base, items) = (run.base, &mut run.items);
@@ -164,7 +165,7 @@ impl Records<'_> {
 impl Iterator for Records<'_> {
     type Item = Result<Record, Reject>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Result<Record, Reject>> {
         loop {
             if self.run.items.is_empty() {
