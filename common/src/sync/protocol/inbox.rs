@@ -289,7 +289,7 @@ impl Protocol<'_> {
             Body::Query(sought) => self.on_query(origin, &sought, turn),
             Body::NotMine(sought) => self.on_not_mine(&sought),
             Body::Nack(nack) => self.on_nack(origin, &nack, turn),
-            Body::EpochHeard(heard) => self.on_epoch_heard(&heard),
+            Body::EpochHeard(heard) => self.on_epoch_heard(origin, &heard),
             // Receivers pace a sender by how many ranges they ask for; there is nothing else that they could be sent too much of.
             Body::Credit(_) => Ok(()),
         }

@@ -1,10 +1,11 @@
 //! Lives: a node that has lost its state begins a new one, whose number must be higher than any before it.
 //!
 //! The number is the wall clock's. A clock that was set back makes a lower one, and the peers refuse it: what comes under a lower number
-//! may have been recorded long ago. But they tell the node which they have heard of it, and a node that was not ready yet goes on
-//! in a life after that. An answer that was recorded and is played again puts it further ahead, or does nothing: a node
+//! may have been recorded long ago. But they tell the node which they have heard of it, and the node goes on in a life after that,
+//! unless they had listened to its present one. An answer that was recorded and is played again puts it further ahead, or does nothing: a node
 //! never goes back to a number that it had.
 
+use super::inbox::Origin;
 use super::mutation::Mutation;
 use super::{CONTROL, Protocol, Tables, Turn, sealer_of};
 use crate::counter::Counter;
@@ -37,12 +38,14 @@ impl Protocol<'_> {
     }
 
     /// A peer refuses this node for being in an earlier life than one that it has heard.
-    pub(super) fn on_epoch_heard(&mut self, heard: &EpochHeard) -> Result<(), Reject> {
+    pub(super) fn on_epoch_heard(&mut self, origin: &Origin, heard: &EpochHeard) -> Result<(), Reject> {
         if heard.boot_epoch >= EPOCH_MAX {
             return Err(Reject::RecordField);
         }
+        // A peer that has given back what it held has listened to this life: then the later one is another machine's.
+        let has_listened = self.peers[origin.peer].state.gave_back();
         if heard.boot_epoch > self.state.boot_epoch()
-            && !self.state.was_ready()
+            && !has_listened
             && !self.breaks(Mutation::OutdatedStaySo)
         {
             let boot_epoch = self.state.begin_after(heard.boot_epoch);

@@ -8,7 +8,7 @@ use super::{HELD, Held, KeyHash, OwnerSlot, Place, Protocol, Tables, Turn};
 use crate::flow::FlowKey;
 use crate::id::{Generation, NodeId};
 use crate::session::tcp::{is_closed, merge, timeout_ms};
-use crate::session::{Direction, Session, told};
+use crate::session::{Direction, Session, SessionState, told};
 use crate::sync::event::EventKind;
 use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Ended, Refreshed, Reported};
@@ -95,6 +95,9 @@ impl Protocol<'_> {
         let unreported = mine && !told::is_told(held.session.last_sent);
         if !unreported && !self.wins(session.owner, session.generation, &held.session) {
             if mine {
+                if same_endpoints && session.generation == held.session.generation {
+                    self.learn_state(&held, session.state, turn);
+                }
                 self.assert_again(&held, turn);
             } else if held.session.owner == session.owner && held.session.generation > session.generation {
                 self.contradict(origin, &held, turn);
@@ -137,6 +140,21 @@ impl Protocol<'_> {
             self.give_up(held.place, turn);
         }
         Err(Reject::Ended)
+    }
+
+    /// Who has lost a claim to this node may have claimed for a FIN that this node has not seen.
+    fn learn_state<T: Tables, X: Transmit>(
+        &mut self,
+        held: &Held,
+        theirs: SessionState,
+        turn: &mut Turn<'_, T, X>,
+    ) {
+        let state = merge(theirs, held.session.state);
+        if state == held.session.state || is_closed(state) {
+            return;
+        }
+        turn.tables.set_state(held.place, state);
+        self.tell(EventKind::Refresh, held.place, &Session { state, ..held.session }, turn);
     }
 
     /// An owner has a session under this key that is older than the one which this node holds of it: that one's end was not heard

@@ -77,6 +77,27 @@ fn what_a_worker_misses_is_asked_for() {
     assert!(!is_found_when_missed(Mutation::NoQueries));
 }
 
+/// Whether news that was lost is there as soon as later news has shown that it is missing.
+fn comes_again_when_lost(mutation: Mutation) -> bool {
+    let durable = durable();
+    let mut cluster = two_nodes(&durable, mutation, 32);
+    let until = cluster.now + SECOND;
+    cluster.network.cut(0, 1, until);
+    cluster.connect(0, client(1));
+    cluster.run_for(10 * MS, TICK, false);
+    cluster.network.heal();
+    cluster.connect(0, client(2));
+    cluster.run_for(50 * MS, TICK, false);
+    assert!(cluster.holds(1, client(2)));
+    cluster.holds(1, client(1))
+}
+
+#[test]
+fn what_was_lost_is_sent_again() {
+    assert!(comes_again_when_lost(Mutation::None));
+    assert!(!comes_again_when_lost(Mutation::NoNacks));
+}
+
 /// Whether news of a session that comes after its end brings it back.
 fn comes_back_after_its_end(mutation: Mutation) -> bool {
     let durable = durable();
