@@ -58,8 +58,9 @@ fn root_movement_with_five_percent_loss_between_the_nodes_costs_nothing() {
     // What was lost is noticed by the datagram after it, a hello after a second at the latest, then asked for.
     const REPAIRED_MS: f64 = 1500.0;
     let lab = Lab::up(&["--nodes", "3"]);
+    // Each datagram is impaired on its way out of one node and on its way into another.
     for node in NODES {
-        lab.run(&["impair", &format!("n{node}"), "--loss", "5"]);
+        lab.run(&["impair", &format!("n{node}"), "--loss", "2.5"]);
     }
     let traffic = Traffic::start(&lab);
 
