@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use baton_common::sync::protocol::Protocol;
 use baton_common::sync::protocol::readiness::ReadyState;
-use baton_common::sync::transmit::{Transmission, Transmit};
 use baton_common::sync::tables::SharedTables;
+use baton_common::sync::transmit::{Transmission, Transmit};
 use serde::{Deserialize, Serialize};
 
 use super::node::{self, Clock, Durable, Holdings, SINK, SOURCE};
 use crate::host::child::die_with_parent;
 use crate::host::cpus;
-use crate::table::stopwatch::thread_time;
 use crate::table::population::{Family, SESSIONS_MAX};
+use crate::table::stopwatch::thread_time;
 
 /// Turns of the sender between two of the receiver.
 const TURNS: u32 = 8;

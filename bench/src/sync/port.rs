@@ -80,7 +80,9 @@ pub struct OverPort {
     pub bytes: u64,
     /// From the beginning until the sink had everything.
     pub seconds: f64,
-    /// Of that, the sink's time in datagrams.
+    /// From the first session that came until the last.
+    pub flow_seconds: f64,
+    /// Of all the time, the sink's in datagrams.
     pub busy_seconds: f64,
 }
 
@@ -150,7 +152,13 @@ impl End {
         let pool = Mempool::create(
             &eal,
             "packets",
-            &PoolConfig { count: 16_383, cache: 256, data_bytes: 2048, socket: -1, ops: PoolOps::MultiThread },
+            &PoolConfig {
+                count: 16_383,
+                cache: 256,
+                data_bytes: 2048,
+                socket: -1,
+                ops: PoolOps::MultiThread,
+            },
         )?;
         let config = PortConfig {
             rx_queues: vec![RxQueueConfig { pool: pool.clone() }],
@@ -165,7 +173,8 @@ impl End {
         let (rx, tx) = (port.take_rx_queue(0)?, port.take_tx_queue(0)?);
         let ends = [SOURCE, SINK].map(|node| Endpoint { address: node::address(node).into(), port: 4790 });
         let (source, destination) = if is_sink { (ends[1], ends[0]) } else { (ends[0], ends[1]) };
-        let path = UdpPath { source_mac: [2, 0, 0, 0, 0, 1], next_hop_mac: [2, 0, 0, 0, 0, 2], source, destination };
+        let path =
+            UdpPath { source_mac: [2, 0, 0, 0, 0, 1], next_hop_mac: [2, 0, 0, 0, 0, 2], source, destination };
         Ok(End { rx, out: Out { tx, pool, burst: Burst::new(), path }, port, _eal: eal })
     }
 
@@ -220,7 +229,13 @@ pub fn source(job: &Job) -> Result<()> {
         for packet in burst.iter() {
             if let Ok(datagram) = open_udp_frame(packet.data()) {
                 sink_is_there = true;
-                let _ = protocol.on_datagram(node::address(SINK), datagram.payload, now, &mut tables, &mut end.out);
+                let _ = protocol.on_datagram(
+                    node::address(SINK),
+                    datagram.payload,
+                    now,
+                    &mut tables,
+                    &mut end.out,
+                );
             }
         }
         burst.clear();
@@ -233,7 +248,10 @@ pub fn source(job: &Job) -> Result<()> {
                 next += 1;
                 let Some(session) = tables.session(place) else { continue };
                 tables.set_last_sent(place, now.millis());
-                let event = Event { kind: EventKind::Upsert, session: Session { last_sent: Millis(now.millis().0), ..session } };
+                let event = Event {
+                    kind: EventKind::Upsert,
+                    session: Session { last_sent: Millis(now.millis().0), ..session },
+                };
                 protocol.on_event(&event, place, now, &mut tables, &mut end.out);
                 (left, told) = (left - 1, told + 1);
             }
@@ -301,7 +319,13 @@ pub fn trial(job: &Job) -> Result<OverPort> {
                 if let Ok(datagram) = open_udp_frame(packet.data()) {
                     found.datagrams += 1;
                     found.bytes += datagram.payload.len() as u64;
-                    let _ = protocol.on_datagram(node::address(SOURCE), datagram.payload, now, &mut tables, &mut end.out);
+                    let _ = protocol.on_datagram(
+                        node::address(SOURCE),
+                        datagram.payload,
+                        now,
+                        &mut tables,
+                        &mut end.out,
+                    );
                 }
             }
             burst.clear();
@@ -314,14 +338,16 @@ pub fn trial(job: &Job) -> Result<OverPort> {
         if held > 0 && first.is_none() {
             first = Some(Instant::now());
         }
+        if held == job.sessions && found.flow_seconds == 0.0 {
+            found.flow_seconds = first.map_or(0.0, |first| first.elapsed().as_secs_f64());
+        }
         let is_done = match job.traffic {
             Traffic::Events => held == job.sessions,
             _ => protocol.readiness().state() == ReadyState::Ready,
         };
         if is_done {
             found.sessions = held;
-            let began = if job.traffic == Traffic::Events { first.unwrap_or(start) } else { start };
-            found.seconds = began.elapsed().as_secs_f64();
+            found.seconds = start.elapsed().as_secs_f64();
             ensure!(held == job.sessions, "{held} sessions of {} came", job.sessions);
             return Ok(found);
         }

@@ -55,7 +55,14 @@ impl Results {
     /// For the report.
     pub fn measurements(&self) -> Vec<Measurement> {
         let of = |one: &Series| {
-            Measurement::of_rounds(&one.case, one.what, one.who, unit(one.what), better(one.what), &one.rounds)
+            Measurement::of_rounds(
+                &one.case,
+                one.what,
+                one.who,
+                unit(one.what),
+                better(one.what),
+                &one.rounds,
+            )
         };
         self.series.iter().map(of).collect()
     }

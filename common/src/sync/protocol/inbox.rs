@@ -182,8 +182,13 @@ impl Protocol<'_> {
         let exact = header.stream == StreamId::CHANGES
             && position.highest() == header.sequence
             && position.is_whole();
-        let origin =
-            Origin { peer: at, stream: header.stream, late: arrival == position::Arrival::Late, exact, range: None };
+        let origin = Origin {
+            peer: at,
+            stream: header.stream,
+            late: arrival == position::Arrival::Late,
+            exact,
+            range: None,
+        };
         Ok(origin)
     }
 

@@ -238,7 +238,9 @@ impl Ledger {
         let Ledger { register, tallies, words, owners, ranges, .. } = self;
         let Some(from) = register.fills_from() else {
             register.begin(|owner, range| {
-                tallies[usize::from(owner.0)].get(usize::from(range.0)).map_or_else(Digest::default, |tally| tally.digest)
+                tallies[usize::from(owner.0)]
+                    .get(usize::from(range.0))
+                    .map_or_else(Digest::default, |tally| tally.digest)
             });
             return;
         };

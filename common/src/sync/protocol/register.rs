@@ -227,7 +227,11 @@ mod tests {
         assert!(!register.is_whole());
         register.filled_to(100);
         assert!(register.is_whole());
-        assert_eq!(read(&register, RANGE), [1, 10, 70, 71], "70 once: the filling came by, 71 grew the range");
+        assert_eq!(
+            read(&register, RANGE),
+            [1, 10, 70, 71],
+            "70 once: the filling came by, 71 grew the range"
+        );
         assert_eq!(read(&register, RangeId(4)), [2]);
         assert!(read(&register, RangeId(9)).is_empty());
     }

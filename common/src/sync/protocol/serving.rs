@@ -133,9 +133,7 @@ impl Protocol<'_> {
 
     /// Whether a pass is under way, or is to begin.
     pub(super) fn is_serving(&self) -> bool {
-        self.serving.sending.is_some()
-            || !self.serving.waiting.is_empty()
-            || self.serving.details.is_some()
+        self.serving.sending.is_some() || !self.serving.waiting.is_empty() || self.serving.details.is_some()
     }
 
     /// Goes on with what peers asked for.
@@ -198,7 +196,9 @@ impl Protocol<'_> {
         // What the digest at the end of a range counts must not be on its way behind it.
         self.courier.flush_changes(turn.out);
         while budget > 0 {
-            let Some(mut sending) = self.serving.sending.take().or_else(|| self.next_request()) else { return };
+            let Some(mut sending) = self.serving.sending.take().or_else(|| self.next_request()) else {
+                return;
+            };
             let Request { range, .. } = sending.request;
             while budget > 0 {
                 budget -= 1;

@@ -99,11 +99,7 @@ pub trait Tables {
     /// # Errors
     /// There is no room.
     #[inline]
-    fn insert_hashed(
-        &mut self,
-        session: &Session,
-        _hashes: [KeyHash; 2],
-    ) -> Result<Place, RemoteTableFull> {
+    fn insert_hashed(&mut self, session: &Session, _hashes: [KeyHash; 2]) -> Result<Place, RemoteTableFull> {
         self.insert(session)
     }
 
