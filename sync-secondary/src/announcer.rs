@@ -92,11 +92,14 @@ impl Announcer {
         Ok(Announcer { news, told, thread })
     }
 
-    /// Tells how the node is, if that is new. Never waits: with a slow hook, what comes between is left out.
-    pub fn tell(&mut self, announcement: Announcement) {
-        if self.told != Some(announcement) && self.news.try_send(announcement).is_ok() {
+    /// Tells how the node is, if that is new, and says whether it was. Never waits: with a slow hook, what comes between is
+    /// left out.
+    pub fn tell(&mut self, announcement: Announcement) -> bool {
+        let is_news = self.told != Some(announcement) && self.news.try_send(announcement).is_ok();
+        if is_news {
             self.told = Some(announcement);
         }
+        is_news
     }
 
     /// Tells the last word, and waits until the hook has heard it.

@@ -165,24 +165,15 @@ impl Secondary {
     /// What is done now and then: commands, the watchdog, the wait for the peers' addresses, the word to the world.
     fn look_after(&mut self, now: Micros, upkeep: &mut Upkeep) {
         upkeep.looked = now;
-        let mut ordered = false;
         while let Some(order) = self.desk.next_order() {
-            ordered = true;
-            let done = match order.command {
-                Command::Drain(draining) => Ok(self.protocol.set_draining(draining)),
-                Command::Accept => Ok(self.protocol.accept_fraction()),
-                Command::UseKeys(keyring) => Ok(self.protocol.use_keyring(&keyring)),
-                Command::Compare(node) => {
-                    self.protocol.compare(node, now.millis()).map_err(|error| error.to_string())
-                }
-            };
+            let done = self.carry_out(&order.command, now);
             self.publish(now);
             // Whoever asked may have gone.
             let _ = order.done.send(done);
         }
         let (state, alarm) = (self.protocol.ready_state(), self.protocol.alarm());
-        self.announcer.tell(Announcement::Up { state, alarm });
-        if ordered || now.since(upkeep.published) >= PUBLISH_US {
+        let is_news = self.announcer.tell(Announcement::Up { state, alarm });
+        if is_news || now.since(upkeep.published) >= PUBLISH_US {
             upkeep.published = now;
             self.publish(now);
         }
@@ -199,6 +190,19 @@ impl Secondary {
                 tracing::info!(all_known, elapsed_ms = waited / 1000, "sending to the peers");
             }
         }
+    }
+
+    /// Does what an operator wants; or says why not.
+    fn carry_out(&mut self, command: &Command, now: Micros) -> Result<(), String> {
+        match command {
+            Command::Drain(draining) => self.protocol.set_draining(*draining),
+            Command::Accept => self.protocol.accept_fraction(),
+            Command::UseKeys(keyring) => self.protocol.use_keyring(keyring),
+            Command::Compare(node) => {
+                return self.protocol.compare(*node, now.millis()).map_err(|error| error.to_string());
+            }
+        }
+        Ok(())
     }
 
     fn publish(&self, now: Micros) {

@@ -226,6 +226,8 @@ counters! {
 
     /// Session that has ended a short while ago: late news of it.
     SyncRejectEnded = 140, "sync_reject_ended", "records";
+    /// Lives of this sender begun after one that a peer had heard: its state was lost and its clock set back.
+    LivesPutAhead = 141, "lives_put_ahead", "lives";
     /// Tombstones that went before their time, because there was no room.
     TombstonesEvicted = 142, "tombstones_evicted", "sessions";
     /// Own sessions that were made newer than what peers know under their key.

@@ -90,8 +90,8 @@ impl Pipeline {
         let before = session.state;
         let mut after = tcp::next_state(before, direction, flow.tcp_flags);
         let own = session.owner == self.node;
-        if !own && direction == Direction::Outbound && tcp::is_closed(after) && self.parts.sharing.is_some() {
-            // Only its owner, or who claims it, ends a session; a server's packet claims nothing.
+        if !own && direction == Direction::Outbound && self.parts.sharing.is_some() {
+            // Only its owner, or who claims it, moves a session on; a server's packet claims nothing.
             after = before;
         }
         match (home, &self.parts.remote) {
@@ -121,12 +121,13 @@ impl Pipeline {
     }
 
     /// Takes a session over from another node if its client's packets come here now: at once if the owner is gone or the
-    /// packet ends the session, otherwise when they have kept coming.
+    /// packet moves the session on, otherwise when they have kept coming.
     pub(super) fn consider_claim(&mut self, now: Millis, before: SessionState, found: &Found) {
         let Some(sharing) = &self.parts.sharing else { return };
         let Found { home, index, session, .. } = *found;
         let ends = tcp::is_closed(session.state);
-        let at_once = ends || !sharing.members.contains(session.owner);
+        // Its owner sees nothing of a FIN that came here, and would keep the session for as long as an open one.
+        let at_once = session.state != before || !sharing.members.contains(session.owner);
         let holdoff_ms = if at_once { 0 } else { sharing.claim_holdoff_ms };
         let pause_ms = tcp::timeout_ms(session.state, &self.timeouts) / 2;
         if let Claim::HoldOff(word) = told::claim(session.last_sent, now, holdoff_ms, pause_ms) {
@@ -145,8 +146,9 @@ impl Pipeline {
         }
         self.count(Counter::SessionsClaimed);
         let session = Session { owner: to.0, generation: to.1, ..session };
-        // Claimed as it was: the old owner must know which session it is that ends.
-        self.report(now, EventKind::Claim, home, index, &Session { state: before, ..session });
+        // Claimed as it was if it ends: the old owner must know which session that is.
+        let claimed = Session { state: if ends { before } else { session.state }, ..session };
+        self.report(now, EventKind::Claim, home, index, &claimed);
         if ends {
             self.report(now, EventKind::Delete, home, index, &session);
         }

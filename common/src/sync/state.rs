@@ -203,6 +203,17 @@ impl SyncState {
         epoch
     }
 
+    /// Goes on in a life after `epoch`, which a peer has heard of this sender, and returns its boot epoch. Sequence numbers go on.
+    ///
+    /// It is later than `epoch` by so much that no life which began likewise had the same: a seal depends on that.
+    pub fn begin_after(&self, epoch: u64) -> u64 {
+        const APART: u64 = (1 << 40) - 1;
+        let own = self.boot_epoch.load(Ordering::Relaxed);
+        let later = epoch.saturating_add(1 + (own & APART));
+        self.boot_epoch.store(later, Ordering::Relaxed);
+        later
+    }
+
     /// This sender's boot epoch; 0 before the first [`begin`](SyncState::begin).
     pub fn boot_epoch(&self) -> u64 {
         self.boot_epoch.load(Ordering::Relaxed)

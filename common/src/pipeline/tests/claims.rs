@@ -172,6 +172,16 @@ fn a_servers_packet_ends_no_session_of_another_node() {
 }
 
 #[test]
+fn a_clients_packet_that_moves_the_session_on_claims_at_once() {
+    for home in HOMES {
+        let mut foreign = Foreign::new(home);
+        foreign.client_sends(0, FIN_ACK);
+        assert_eq!(foreign.owner(), OURS);
+        foreign.assert_claim_told(SessionState::TcpFinFromClient);
+    }
+}
+
+#[test]
 fn who_ends_a_session_of_another_node_claims_it_as_it_was_and_tells_its_end() {
     let endings = [
         (SessionState::TcpEstablished, TcpFlags::RST, SessionState::TcpReset),

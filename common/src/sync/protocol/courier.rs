@@ -97,6 +97,11 @@ impl<'a> Courier<'a> {
         self.letter.set_limit(records_max);
     }
 
+    /// Goes on in another life of this sender.
+    pub(super) fn begin_life(&mut self, boot_epoch: u64, sealer: Sealer) {
+        (self.boot_epoch, self.sealer) = (boot_epoch, sealer);
+    }
+
     /// Whether a transmit queue was full since the last call.
     pub(super) fn take_full(&mut self) -> bool {
         std::mem::take(&mut self.full)

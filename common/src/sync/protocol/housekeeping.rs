@@ -43,6 +43,9 @@ const UNHEARD_MS: u64 = 500;
 /// How often a peer may be told again in a second that a session is this node's.
 const ASSERTIONS: u32 = 256;
 
+/// How many sessions of nodes that are gone may be adopted in a second.
+const ADOPTIONS: u32 = 16_384;
+
 /// When what was done last.
 #[derive(Default)]
 pub(super) struct Housekeeping {
@@ -51,6 +54,7 @@ pub(super) struct Housekeeping {
     told_total: Option<Millis>,
     said_hello: Option<Millis>,
     assertions_left: u32,
+    adoptions_left: u32,
 }
 
 impl Housekeeping {
@@ -77,9 +81,11 @@ impl Protocol<'_> {
             let first = self.housekeeping.said_hello.is_none();
             self.housekeeping.said_hello = Some(now);
             self.housekeeping.assertions_left = ASSERTIONS;
+            self.housekeeping.adoptions_left = ADOPTIONS;
             for peer in 0..self.peers.len() {
                 if self.is_member(self.peers[peer].node) {
                     self.say_hello(peer, first, turn);
+                    self.tell_outdated(peer, turn);
                 }
             }
         }
@@ -110,6 +116,7 @@ impl Protocol<'_> {
 
     fn sweep_place<T: Tables, X: Transmit>(&mut self, place: Place, turn: &mut Turn<'_, T, X>) {
         let now = turn.millis();
+        self.adopt(place, turn);
         if !turn.tables.is_remote(place) {
             self.sweep_local_place(place, turn);
             return;
@@ -154,6 +161,23 @@ impl Protocol<'_> {
         }
     }
 
+    /// Takes over a session whose owner takes no part any more: nobody else would tell a node that joins of it. The member with the
+    /// lowest number does so.
+    fn adopt<T: Tables, X: Transmit>(&mut self, place: Place, turn: &mut Turn<'_, T, X>) {
+        let is_first = self.members.iter().all(|member| member.node > self.node) && !self.courier.silent;
+        if !is_first || self.housekeeping.adoptions_left == 0 || self.breaks(Mutation::OrphansStaySo) {
+            return;
+        }
+        let Some(session) = turn.tables.session(place) else { return };
+        let is_orphan =
+            session.owner != NodeId(0) && session.owner != self.node && !self.is_member(session.owner);
+        let is_over = ageing::remote_deadline(&session, &self.config.timeouts) <= turn.millis();
+        if is_orphan && !is_over && !is_closed(session.state) {
+            self.housekeeping.adoptions_left -= 1;
+            self.take_over(place, &session, turn);
+        }
+    }
+
     /// A session of a worker's table that another node owns goes when its worker lets it age; nobody is told of that.
     fn sweep_local_place<T: Tables, X: Transmit>(&mut self, place: Place, turn: &mut Turn<'_, T, X>) {
         let Some(entry) = self.ledger.entry(place).filter(|entry| entry.owner != OwnerSlot::SELF) else {
@@ -191,8 +215,8 @@ impl Protocol<'_> {
             }
             gap.tries += 1;
             gap.ask_at = now + GAP_RETRY_MS;
-            let to = peer.addressee();
-            if self.breaks(Mutation::NoNacks) {
+            let (to, node) = (peer.addressee(), peer.node);
+            if !self.is_member(node) || self.breaks(Mutation::NoNacks) {
                 continue;
             }
             let position = self.peers[at].state.position(StreamId::CHANGES);

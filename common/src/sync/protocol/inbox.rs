@@ -89,7 +89,11 @@ impl Protocol<'_> {
         tables: &mut T,
         out: &mut X,
     ) -> Result<(), Reject> {
-        let header = self.admit(source, datagram)?;
+        let header = self.admit(source, datagram).inspect_err(|reject| {
+            if *reject == Reject::Epoch {
+                self.note_outdated(datagram);
+            }
+        })?;
         let records = self.opener.open(&header, datagram, opened)?;
         let mut origin = self.place(&header, source.to_canonical(), now.millis())?;
         let mut turn = Turn { tables, out, now };
@@ -285,6 +289,7 @@ impl Protocol<'_> {
             Body::Query(sought) => self.on_query(origin, &sought, turn),
             Body::NotMine(sought) => self.on_not_mine(&sought),
             Body::Nack(nack) => self.on_nack(origin, &nack, turn),
+            Body::EpochHeard(heard) => self.on_epoch_heard(origin, &heard),
             // Receivers pace a sender by how many ranges they ask for; there is nothing else that they could be sent too much of.
             Body::Credit(_) => Ok(()),
         }

@@ -9,6 +9,7 @@
 //! - `news`: what a peer says of a session, and when it is believed.
 //! - `own`: what this node says of its own sessions; ageing.
 //! - `resync`, `serving`, `returning`: ranges as a whole, asked for and given; `register`: where their sessions stand.
+//! - `lives`: a node that has lost its state, and its clock was set back.
 //! - `queries`: single sessions, asked for and given.
 //! - [`comparison`]: whether a peer has the same, for an operator who asks.
 //! - [`readiness`]: whether this node may draw traffic.
@@ -21,6 +22,7 @@ pub mod digest;
 mod housekeeping;
 mod inbox;
 pub mod ledger;
+mod lives;
 pub mod mutation;
 #[cfg(test)]
 mod net;
@@ -43,7 +45,7 @@ pub use comparison::{CompareError, Comparison, ComparisonState, Difference, Diff
 pub use ledger::OwnerSlot;
 pub use tables::{Held, KeyHash, Place, RemoteTableFull, Tables};
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -124,6 +126,12 @@ impl<T, X> Turn<'_, T, X> {
     }
 }
 
+/// What seals the datagrams of a life of this sender.
+pub(super) fn sealer_of(config: &ProtocolConfig, boot_epoch: u64) -> Sealer {
+    let keyring = config.keyring.as_ref();
+    keyring.map_or_else(Sealer::off, |keyring| Sealer::new(keyring, config.identity, boot_epoch))
+}
+
 /// One secondary's share of the sync protocol.
 pub struct Protocol<'a> {
     config: ProtocolConfig,
@@ -167,10 +175,7 @@ impl<'a> Protocol<'a> {
     ) -> Protocol<'a> {
         let ring = RetransmitRing::new(ring, config.datagram_bytes_max);
         let (identity, bytes_max) = (config.identity, config.datagram_bytes_max);
-        let sealer = match &config.keyring {
-            Some(keyring) => Sealer::new(keyring, identity, state.boot_epoch()),
-            None => Sealer::off(),
-        };
+        let sealer = sealer_of(&config, state.boot_epoch());
         let courier = Courier::new(identity, bytes_max, config.flush_us, sealer, state, ring, counters);
         let opener = config.keyring.clone().map_or_else(Opener::off, Opener::new);
         let mut protocol = Protocol {
@@ -200,7 +205,7 @@ impl<'a> Protocol<'a> {
         };
         protocol.ledger.open(OwnerSlot::SELF);
         protocol.set_members(members, now.millis());
-        protocol.rebuild(tables);
+        protocol.rebuild(tables, now.millis());
         protocol
     }
 
@@ -214,14 +219,20 @@ impl<'a> Protocol<'a> {
         self.courier.everyone.extend(self.members.iter().flat_map(|member| member.addresses.iter().copied()));
         for at in 0..self.members.len() {
             let node = self.members[at].node;
-            if let (Some(&address), None) = (self.members[at].addresses.first(), self.peer_of(node)) {
-                self.open_peer(node, NumaId(0), address, now);
+            let Some(&address) = self.members[at].addresses.first() else { continue };
+            match self.peer_of(node) {
+                None => drop(self.open_peer(node, NumaId(0), address, now)),
+                Some(peer) if self.peers[peer].address.is_unspecified() => self.peers[peer].address = address,
+                Some(_) => {}
             }
         }
     }
 
     /// Seals and opens with other keys from now on, if security is on.
     pub fn use_keyring(&mut self, keyring: &Arc<Keyring>) {
+        if self.config.keyring.is_some() {
+            self.config.keyring = Some(keyring.clone());
+        }
         self.courier.sealer.use_keyring(keyring);
         self.opener.use_keyring(keyring.clone());
     }
@@ -231,14 +242,20 @@ impl<'a> Protocol<'a> {
         !self.courier.silent
     }
 
-    /// Enters every session that the tables hold.
-    fn rebuild(&mut self, tables: &impl Tables) {
+    /// Enters every session that the tables hold. Those of a node that takes no part too: it may come back, and what
+    /// ended meanwhile is found only by comparing all that is held of it.
+    fn rebuild(&mut self, tables: &impl Tables, now: Millis) {
         for place in (0..tables.places()).map(Place) {
             let Some(session) = tables.session(place) else { continue };
             let owner = if session.owner == self.node {
                 (tables.is_reported(place) && self.is_reported(&session)).then_some(OwnerSlot::SELF)
+            } else if session.owner == NodeId(0) {
+                None
             } else {
-                self.peers.iter().find(|peer| peer.node == session.owner).map(|peer| peer.slot)
+                let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                let peer = self.peer_of(session.owner);
+                let peer = peer.or_else(|| self.open_peer(session.owner, NumaId(0), nowhere, now));
+                peer.map(|peer| self.peers[peer].slot)
             };
             if let Some(owner) = owner {
                 let stamp = self.resync.clock();

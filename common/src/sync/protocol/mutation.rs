@@ -24,6 +24,8 @@ pub enum Mutation {
     AgeingIsSilent,
     /// Rule 4: members that left are still listened to.
     DepartedAreHeard,
+    /// Rule 4: sessions of members that left are adopted by nobody.
+    OrphansStaySo,
     /// Rule 4: the others age a session like its owner, without a margin, and as if refreshes never came.
     RefreshIsIgnored,
     /// Rule 5: a restarted node does not ask for its own sessions back.
@@ -40,6 +42,8 @@ pub enum Mutation {
     NoQueries,
     /// Readiness: a node is ready once it has heard everyone.
     ReadyAtOnce,
+    /// Restart: a node that is in an earlier life than its last one stays there.
+    OutdatedStaySo,
     /// Restart: the numbers of a restarted secondary begin anew.
     NumbersBeginAnew,
 }

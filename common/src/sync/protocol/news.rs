@@ -8,7 +8,7 @@ use super::{HELD, Held, KeyHash, OwnerSlot, Place, Protocol, Tables, Turn};
 use crate::flow::FlowKey;
 use crate::id::{Generation, NodeId};
 use crate::session::tcp::{is_closed, merge, timeout_ms};
-use crate::session::{Direction, Session, told};
+use crate::session::{Direction, Session, SessionState, told};
 use crate::sync::event::EventKind;
 use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Ended, Refreshed, Reported};
@@ -95,7 +95,12 @@ impl Protocol<'_> {
         let unreported = mine && !told::is_told(held.session.last_sent);
         if !unreported && !self.wins(session.owner, session.generation, &held.session) {
             if mine {
+                if same_endpoints && session.generation == held.session.generation {
+                    self.learn_state(&held, session.state, turn);
+                }
                 self.assert_again(&held, turn);
+            } else if held.session.owner == session.owner && held.session.generation > session.generation {
+                self.contradict(origin, &held, turn);
             }
             return Err(Reject::Stale);
         }
@@ -135,6 +140,34 @@ impl Protocol<'_> {
             self.give_up(held.place, turn);
         }
         Err(Reject::Ended)
+    }
+
+    /// Who has lost a claim to this node may have claimed for a FIN that this node has not seen.
+    fn learn_state<T: Tables, X: Transmit>(
+        &mut self,
+        held: &Held,
+        theirs: SessionState,
+        turn: &mut Turn<'_, T, X>,
+    ) {
+        let state = merge(theirs, held.session.state);
+        if state == held.session.state || is_closed(state) {
+            return;
+        }
+        turn.tables.set_state(held.place, state);
+        self.tell(EventKind::Refresh, held.place, &Session { state, ..held.session }, turn);
+    }
+
+    /// An owner has a session under this key that is older than the one which this node holds of it: that one's end was not heard
+    /// here, and the owner has since forgotten how new it was. It is told, and makes its session newer.
+    fn contradict<T: Tables, X: Transmit>(
+        &mut self,
+        origin: &Origin,
+        held: &Held,
+        turn: &mut Turn<'_, T, X>,
+    ) {
+        if !origin.late && self.housekeeping.may_assert() {
+            self.give_back(origin.peer, held, turn);
+        }
     }
 
     /// Changes a session in place: the endpoints are the same.
@@ -258,12 +291,17 @@ impl Protocol<'_> {
             }
             return Err(Reject::Stale);
         }
-        if !is_closed(ended.state) && self.is_in_use_here(&held.session, now) {
+        // By the state that its owner let it age in: this node may not have heard of that one.
+        let session = Session { state: merge(ended.state, held.session.state), ..held.session };
+        if !is_closed(ended.state) && self.is_in_use_here(&session, now) {
             // Its owner has seen nothing of it for too long, but this node has: it goes on here.
             let generation = Generation(ended.generation.0.saturating_add(1));
-            let session = Session { owner: self.node, generation, last_sent: now, ..held.session };
+            let session = Session { owner: self.node, generation, last_sent: now, ..session };
             turn.tables.set_owner(held.place, self.node, generation);
             turn.tables.set_last_sent(held.place, now);
+            if session.state != held.session.state {
+                turn.tables.set_state(held.place, session.state);
+            }
             self.tell(EventKind::Claim, held.place, &session, turn);
             return Ok(());
         }
@@ -332,6 +370,9 @@ impl Protocol<'_> {
         turn: &mut Turn<'_, T, X>,
     ) -> Result<(), Reject> {
         let Some(held) = held else {
+            if !self.is_missed(origin.peer, &session, turn) {
+                return Err(Reject::Ended);
+            }
             let newcomer = Newcomer { session: &session, upsert, is_unknown: true };
             let place = self.insert(origin, &newcomer, turn)?;
             self.enter(place, &session, OwnerSlot::SELF);
@@ -357,6 +398,12 @@ impl Protocol<'_> {
             self.raise(&held, session.generation, turn);
         }
         Err(Reject::Stale)
+    }
+
+    /// Whether a session that this node lacks may be one that it has lost: it has not everything back yet, or has asked for it.
+    fn is_missed<T: Tables, X>(&self, peer: usize, session: &Session, turn: &Turn<'_, T, X>) -> bool {
+        let asked = |key: &FlowKey| self.queries.was_asked(key, turn.millis());
+        !self.peers[peer].state.gave_back() || asked(&session.client_key()) || asked(&session.server_key())
     }
 
     /// Takes a session out, or has its worker do so.

@@ -84,6 +84,20 @@ impl Protocol<'_> {
         self.courier.tell(&body, turn.now, turn.out);
     }
 
+    /// Claims a session whose owner is gone, and tells everyone.
+    pub(super) fn take_over<T: Tables, X: Transmit>(
+        &mut self,
+        place: Place,
+        session: &Session,
+        turn: &mut Turn<'_, T, X>,
+    ) {
+        let generation = Generation(session.generation.0.saturating_add(1));
+        let session = Session { owner: self.node, generation, last_sent: turn.millis(), ..*session };
+        turn.tables.set_owner(place, self.node, generation);
+        turn.tables.set_last_sent(place, turn.now.millis());
+        self.tell(EventKind::Claim, place, &session, turn);
+    }
+
     /// Tells that a session of this node's own has ended.
     pub(super) fn tell_end<T: Tables, X: Transmit>(
         &mut self,

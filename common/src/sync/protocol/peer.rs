@@ -85,6 +85,8 @@ pub(super) struct Peer<'a> {
     /// When it was last heard in this process's life.
     pub(super) heard: Option<Millis>,
     pub(super) hello: Option<Hello>,
+    /// Whether a datagram of an earlier life of its was refused since it was last told so.
+    pub(super) is_outdated: bool,
     pub(super) gap: Option<Gap>,
     /// Datagrams of its change stream that were asked for, each as often as it was.
     pub(super) gaps_asked: u64,
@@ -123,6 +125,7 @@ impl<'a> Peer<'a> {
             state,
             heard: None,
             hello: None,
+            is_outdated: false,
             gap: None,
             gaps_asked: 0,
             repaired: 0,

@@ -3,6 +3,7 @@
 use super::digest::key_hash;
 use super::inbox::Origin;
 use super::mutation::Mutation;
+use super::peer::Peer;
 use super::{CONTROL, Protocol, Tables, Turn};
 use crate::counter::Counter;
 use crate::flow::FlowKey;
@@ -18,6 +19,9 @@ const PENDING: usize = 1024;
 
 /// How long a question is not asked again, milliseconds. A client sends again after 200 at the earliest.
 const REPEAT_MS: u64 = 150;
+
+/// How long an answer is waited for, milliseconds.
+const ANSWER_MS: u64 = 2000;
 
 /// Questions asked in a second, and answered in a second.
 const PER_SECOND: u32 = 2000;
@@ -55,6 +59,15 @@ impl Default for Queries {
             asking: Allowance::default(),
             answering: Allowance::default(),
         }
+    }
+}
+
+impl Queries {
+    /// Whether the peers were asked for the session of this key a moment ago.
+    pub(super) fn was_asked(&self, key: &FlowKey, now: Millis) -> bool {
+        let hash = key_hash(key);
+        let (asked, at) = self.asked[hash as usize % PENDING];
+        asked == hash && now.since(at) < ANSWER_MS
     }
 }
 
@@ -112,6 +125,10 @@ impl Protocol<'_> {
         let owner = held.session.owner;
         if owner == self.node && self.is_reported(&held.session) {
             self.count(Counter::QueriesAnswered);
+            if let Some(ended) = self.outlived(&held.session, turn.millis()) {
+                self.raise(&held, ended, turn);
+                return Ok(());
+            }
             let body = Body::Upsert(self.reported(&held.session, turn.millis()));
             self.courier.write(to, StreamId::RANGES, &body, turn.out);
         } else if owner == to.node {
@@ -119,15 +136,19 @@ impl Protocol<'_> {
             self.give_back(origin.peer, &held, turn);
         } else if owner != self.node && !self.is_member(owner) {
             self.count(Counter::QueriesAnswered);
-            let generation = Generation(held.session.generation.0.saturating_add(1));
-            let session = Session { owner: self.node, generation, last_sent: turn.millis(), ..held.session };
-            turn.tables.set_owner(held.place, self.node, generation);
-            turn.tables.set_last_sent(held.place, turn.now.millis());
-            self.tell(crate::sync::event::EventKind::Claim, held.place, &session, turn);
+            self.take_over(held.place, &held.session, turn);
         } else {
             self.courier.write(to, CONTROL, &Body::NotMine(*sought), turn.out);
         }
         Ok(())
+    }
+
+    /// The generation of another session under this key that has ended since this one of the node's own was opened: the peers take
+    /// this one for that, and keep it out. Everything that they said is known, so it was not this one.
+    fn outlived(&self, session: &Session, now: Millis) -> Option<Generation> {
+        let is_whole = |peer: &Peer<'_>| peer.state.position(StreamId::CHANGES).is_whole();
+        let ended = self.tombstones.generation(key_hash(&session.client_key()), now)?;
+        (ended >= session.generation && self.peers.iter().all(is_whole)).then_some(ended)
     }
 
     /// A peer does not have it.

@@ -1,6 +1,7 @@
 //! A simulated cluster: nodes, network, clients and the faults of one seed, and what must be true all along.
 
 use super::clients::{Connection, Phase};
+use super::keys::KeyChange;
 use super::network::{Network, Weather};
 use super::node::{Durable, Node, address};
 use super::random::Random;
@@ -22,6 +23,9 @@ const RST: TcpFlags = TcpFlags::RST;
 /// A second of simulated time.
 pub const SECOND: u64 = 1_000_000;
 
+/// How far a wall clock is set forward or back at most, microseconds: an hour.
+const WALL_STEP: u64 = 3600 * SECOND;
+
 /// What is planned to go wrong, in millionths a tick.
 #[derive(Clone, Copy, Debug, Default)]
 struct Plan {
@@ -33,6 +37,8 @@ struct Plan {
     flapping: bool,
     leaves: u32,
     steps: u32,
+    set_clocks: u32,
+    key_changes: u32,
 }
 
 /// A cluster under test.
@@ -45,6 +51,8 @@ pub struct Cluster<'a> {
     plan: Plan,
     /// Which nodes are members.
     is_member: Vec<bool>,
+    /// Which nodes are members in calm times.
+    belongs: Vec<bool>,
     salt: u64,
     /// Since when nothing is wrong.
     calm_since: u64,
@@ -54,6 +62,8 @@ pub struct Cluster<'a> {
     pub opened: u64,
     pub broken: u64,
     trace: Option<u16>,
+    /// The keys, if the nodes seal what they say.
+    keys: Option<KeyChange>,
 }
 
 impl<'a> Cluster<'a> {
@@ -73,6 +83,7 @@ impl<'a> Cluster<'a> {
             nodes,
             connections: (0..clients).map(Connection::new).collect(),
             plan: Plan::default(),
+            belongs: is_member.clone(),
             is_member,
             salt: random.next(),
             random,
@@ -81,8 +92,39 @@ impl<'a> Cluster<'a> {
             violation: None,
             opened: 0,
             broken: 0,
+            keys: None,
             trace: std::env::var("BATON_SIM_TRACE").ok().and_then(|port| port.parse().ok()),
         }
+    }
+
+    /// Has the nodes seal what they say.
+    pub fn seal(&mut self) {
+        let keys = KeyChange::new(self.nodes.len());
+        self.nodes.iter_mut().for_each(|node| node.use_keyring(&keys.first()));
+        self.keys = Some(keys);
+    }
+
+    /// Has the last node join later, and the first or second leave for good before that.
+    pub fn change_members(&mut self) {
+        let last = self.nodes.len() - 1;
+        self.belongs[last] = false;
+    }
+
+    /// Before storm number `storm`: the node that was not there from the beginning joins, or another leaves.
+    pub fn go_and_come(&mut self, storm: usize) {
+        let last = self.nodes.len() - 1;
+        if storm == 0 && !self.belongs[last] {
+            let leaver = (self.salt % 2) as usize;
+            self.belongs[leaver] = false;
+            self.note_what_is_safe();
+            self.lost_at = self.now;
+        }
+        if storm == 1 && !self.belongs[last] {
+            self.nodes[last].crash(self.now, self.now);
+            self.belongs[last] = true;
+        }
+        self.is_member.clone_from(&self.belongs);
+        self.spread_members();
     }
 
     /// Draws what goes wrong from now on.
@@ -103,6 +145,8 @@ impl<'a> Cluster<'a> {
             flapping: maybe(&[0, 0, 0, 1]) == 1,
             leaves: maybe(&[0, 0, 0, 500]),
             steps: maybe(&[0, 0, 500]),
+            set_clocks: maybe(&[0, 0, 1_000]),
+            key_changes: maybe(&[0, 10_000]),
         };
         self.network.weather = self.plan.weather;
     }
@@ -116,7 +160,7 @@ impl<'a> Cluster<'a> {
             node.down_until = node.down_until.min(self.now);
             node.restart_at = node.restart_at.min(self.now);
         }
-        self.is_member.fill(true);
+        self.is_member.clone_from(&self.belongs);
         self.spread_members();
     }
 
@@ -158,8 +202,8 @@ impl<'a> Cluster<'a> {
             && delay_us <= 2_000
             && !self.plan.flapping
             && self.plan.cuts == 0
-            && self.is_member.iter().all(|member| *member)
-            && self.nodes.iter().all(ready)
+            && self.is_member == self.belongs
+            && self.nodes.iter().zip(&self.belongs).all(|(node, belongs)| !belongs || ready(node))
     }
 
     fn calm_for(&self) -> u64 {
@@ -167,7 +211,7 @@ impl<'a> Cluster<'a> {
     }
 
     fn go_wrong(&mut self) {
-        let Plan { kills, crashes, cuts, rehashes, leaves, steps, .. } = self.plan;
+        let Plan { kills, crashes, cuts, rehashes, leaves, steps, set_clocks, key_changes, .. } = self.plan;
         let number = self.random.below(self.nodes.len() as u64) as usize;
         let other = self.random.below(self.nodes.len() as u64) as usize;
         let duration = 1_000 + self.random.below(3 * SECOND);
@@ -189,7 +233,7 @@ impl<'a> Cluster<'a> {
         if self.random.chance(rehashes) || self.plan.flapping && self.random.chance(100_000) {
             self.salt = self.random.next();
         }
-        if self.random.chance(leaves) {
+        if self.random.chance(leaves) && self.belongs[number] {
             self.is_member[number] =
                 !self.is_member[number] || self.is_member.iter().filter(|one| **one).count() < 2;
             self.lost_at = self.now;
@@ -197,6 +241,15 @@ impl<'a> Cluster<'a> {
         }
         if self.random.chance(steps) {
             self.nodes[number].offset += self.random.below(2 * SECOND);
+        }
+        if self.random.chance(set_clocks) {
+            self.nodes[number].wall = self.random.below(2 * WALL_STEP) as i64 - WALL_STEP as i64;
+        }
+        if self.random.chance(key_changes)
+            && let Some(keys) = &mut self.keys
+            && let Some((number, keyring)) = keys.next()
+        {
+            self.nodes[number].use_keyring(&keyring);
         }
     }
 
@@ -211,8 +264,9 @@ impl<'a> Cluster<'a> {
     }
 
     fn is_held(&self, key: FlowKey, server_key: FlowKey) -> bool {
-        self.nodes
-            .iter()
+        let belonging = self.nodes.iter().zip(&self.belongs).filter(|(_, belongs)| **belongs);
+        belonging
+            .map(|(node, _)| node)
             .any(|node| node.tables.find(&key).is_some_and(|held| held.session.server_key() == server_key))
     }
 
@@ -266,16 +320,27 @@ impl<'a> Cluster<'a> {
         let Some(at) = self.route(hash) else { return Passed::Refused };
         let node = &mut self.nodes[at];
         let clock = node.clock(self.now).millis();
-        node.worker.inbound(key, flags, server, clock, &mut node.tables)
+        let passed = node.worker.inbound(key, flags, server, clock, &mut node.tables);
+        self.print(key, at, flags, passed);
+        passed
     }
 
     fn server_sends(&mut self, number: usize, local: Endpoint, flags: TcpFlags) -> Passed {
-        let connection = &self.connections[number];
+        let connection = self.connections[number].clone();
         let (key, hash) = (connection.server_key(local), connection.hash);
         let Some(at) = self.route_back(local, hash) else { return Passed::Refused };
         let node = &mut self.nodes[at];
         let clock = node.clock(self.now).millis();
-        node.worker.outbound(key, flags, clock, &mut node.tables)
+        let passed = node.worker.outbound(key, flags, clock, &mut node.tables);
+        self.print(connection.key, at, flags, passed);
+        passed
+    }
+
+    /// Prints what became of a packet of the connection that is traced.
+    fn print(&self, key: FlowKey, at: usize, flags: TcpFlags, passed: Passed) {
+        if self.trace == Some(key.source.port) {
+            eprintln!("{:.3} node {} got {flags:?}: {passed:?}", self.seconds(), at + 1);
+        }
     }
 
     fn open(&mut self, number: usize) {
@@ -414,11 +479,26 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    /// Whether the server has let a connection go for a newer one with the same four endpoints on its side: it has one of them
+    /// at a time. Nodes that have all lost a session give its local endpoint out again; the server answers the SYN with an ACK
+    /// of the old connection, the new client resets that one, and what is left of it is the old client's end alone.
+    fn is_replaced_at_server(&self, number: usize, local: Endpoint) -> bool {
+        let Connection { key, server, phase, .. } = self.connections[number];
+        let Phase::Open { since, .. } = phase else { return false };
+        self.connections.iter().any(|other| {
+            let newer = matches!(other.phase, Phase::Open { since: newer, .. } if newer > since);
+            newer
+                && other.local() == Some(local)
+                && (other.key.protocol, other.server) == (key.protocol, server)
+        })
+    }
+
     /// Either side closes; both ends' last packets pass or are lost.
     fn close(&mut self, number: usize, local: Endpoint, flags: TcpFlags) {
         if self.connections[number].key.protocol == Protocol::Tcp {
+            let replaced = self.is_replaced_at_server(number, local);
             self.client_sends(number, flags);
-            if flags != RST {
+            if flags != RST && !replaced {
                 self.server_sends(number, local, flags);
                 self.client_sends(number, ACK);
             }
@@ -456,8 +536,10 @@ impl<'a> Cluster<'a> {
 
     /// Where two nodes' pictures differ, if they do.
     pub fn difference(&self) -> Option<String> {
-        let first = self.picture(0);
-        (1..self.nodes.len()).find_map(|number| {
+        let mut belonging = (0..self.nodes.len()).filter(|number| self.belongs[*number]);
+        let one = belonging.next()?;
+        let first = self.picture(one);
+        belonging.find_map(|number| {
             let other = self.picture(number);
             if first == other {
                 return None;
@@ -466,7 +548,8 @@ impl<'a> Cluster<'a> {
                 one.iter().filter(|line| !other.contains(line)).cloned().collect::<Vec<_>>()
             };
             Some(format!(
-                "node 1 alone: {:#?}\nnode {} alone: {:#?}",
+                "node {} alone: {:#?}\nnode {} alone: {:#?}",
+                one + 1,
                 only(&first, &other),
                 number + 1,
                 only(&other, &first)
@@ -476,7 +559,7 @@ impl<'a> Cluster<'a> {
 
     /// Whether every node says that it is ready and its peers' digests are equal.
     pub fn all_ready(&self) -> bool {
-        self.nodes.iter().all(|node| {
+        self.nodes.iter().zip(&self.belongs).filter(|(_, belongs)| **belongs).all(|(node, _)| {
             node.protocol.as_ref().is_some_and(|protocol| protocol.readiness().state() == ReadyState::Ready)
         })
     }

@@ -9,10 +9,12 @@
 
 mod clients;
 mod cluster;
+mod keys;
 pub(super) mod network;
 mod node;
 pub(super) mod random;
 pub(super) mod tables;
+mod turns;
 mod worker;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +25,7 @@ use random::Random;
 
 use super::protocol::Tables;
 use super::protocol::mutation::Mutation;
+use crate::counter::Counter;
 
 /// What a run came to.
 #[derive(Debug, Default)]
@@ -40,6 +43,12 @@ fn run(seed: u64, mutation: Mutation) -> Outcome {
     let nodes = 2 + random.below(sizes) as usize;
     let durable: Vec<Durable> = (0..nodes).map(|_| Durable::new()).collect();
     let mut cluster = Cluster::new(seed, &durable, mutation);
+    if Random::new(!seed).chance(250_000) {
+        cluster.seal();
+    }
+    if nodes > 2 && Random::new(!seed ^ 0x6a09).chance(250_000) {
+        cluster.change_members();
+    }
     let violation = story(&mut cluster, &mut random).err();
     Outcome {
         violation: violation
@@ -59,7 +68,8 @@ fn story(cluster: &mut Cluster<'_>, random: &mut Random) -> Result<(), String> {
     if !cluster.all_ready() {
         return Err("a cluster that starts in calm weather is not ready after three seconds".to_owned());
     }
-    for _ in 0..3 {
+    for storm in 0..3 {
+        cluster.go_and_come(storm);
         cluster.draw_plan();
         cluster.run_for(SECOND + random.below(4 * SECOND), TICK, true);
         check(cluster)?;
@@ -139,16 +149,57 @@ fn clusters_of_many_seeds_obey_the_rules() {
 
 #[test]
 fn a_seed_tells_the_same_story_every_time() {
-    let (one, other) = (run(4711, Mutation::None), run(4711, Mutation::None));
+    let (one, other) = (run(4714, Mutation::None), run(4714, Mutation::None));
     assert_eq!(format!("{one:?}"), format!("{other:?}"));
-    assert!(one.opened > 50 && one.datagrams > 500, "{one:?}");
+    assert!(one.opened > 50 && one.datagrams > 1000, "{one:?}");
+}
+
+#[test]
+fn a_node_that_lost_everything_while_its_clock_was_set_back_is_heard_again() {
+    let durable: Vec<Durable> = (0..3).map(|_| Durable::new()).collect();
+    let mut cluster = Cluster::new(1, &durable, Mutation::None);
+    cluster.calm_down();
+    cluster.run_for(3 * SECOND, 4_000, true);
+    let first = durable[0].state.boot_epoch();
+
+    cluster.nodes[0].wall = -1000 * SECOND as i64;
+    cluster.nodes[0].crash(cluster.now, cluster.now);
+    cluster.run_for(4 * SECOND, 4_000, false);
+
+    assert!(cluster.all_ready() && cluster.violation.is_none(), "{:?}", cluster.violation);
+    assert!(durable[0].state.boot_epoch() > first);
+    assert_eq!(durable[0].counters.value(Counter::LivesPutAhead), 1);
+    assert!(durable[1].counters.value(Counter::SyncRejectEpoch) > 0);
+}
+
+/// Where the tables of the others differ when a node has left, in silence, and another has joined after that.
+fn difference_after_a_leave_and_a_join(mutation: Mutation) -> Option<String> {
+    let durable: Vec<Durable> = (0..3).map(|_| Durable::new()).collect();
+    let mut cluster = Cluster::new(2, &durable, mutation);
+    cluster.change_members();
+    cluster.calm_down();
+    cluster.run_for(3 * SECOND, 4_000, true);
+    cluster.go_and_come(0);
+    cluster.run_for(6 * SECOND, 4_000, false);
+    cluster.go_and_come(1);
+    cluster.run_for(3 * SECOND, 4_000, false);
+    assert!(cluster.all_ready() && cluster.violation.is_none(), "{:?}", cluster.violation);
+    assert!(cluster.picture(2).len() + cluster.picture(1).len() > 4);
+    cluster.difference()
+}
+
+#[test]
+fn sessions_of_a_node_that_left_reach_one_that_joins_later() {
+    assert_eq!(difference_after_a_leave_and_a_join(Mutation::None), None);
+    assert!(difference_after_a_leave_and_a_join(Mutation::OrphansStaySo).is_some());
 }
 
 /// Seeds within which every planted bug must show.
 const SEEDS_PER_BUG: u64 = 1000;
 
 /// Shows that a planted bug is found: in a story that goes well without it. The search begins at a seed that is known to
-/// show it, for most bugs need a rare turn of events; it goes on from there when the simulation has changed.
+/// show it, for most bugs need a rare turn of events; it goes on from there when the simulation has changed. What is rarer
+/// still is brought about in [`turns`].
 fn find(bug: Mutation, first: u64) {
     let shows =
         |seed: &u64| run(*seed, bug).violation.is_some() && run(*seed, Mutation::None).violation.is_none();
@@ -167,22 +218,18 @@ macro_rules! planted_bugs_are_found {
 }
 
 planted_bugs_are_found! {
-    any_generation_wins => AnyGenerationWins from 1;
-    last_owner_wins => LastOwnerWins from 22;
-    late_news_sets_back => LateNewsSetsBack from 1;
+    any_generation_wins => AnyGenerationWins from 3;
+    last_owner_wins => LastOwnerWins from 84;
+    late_news_sets_back => LateNewsSetsBack from 10;
     claims_are_kept => ClaimsAreKept from 1;
     loser_goes_on => LoserGoesOn from 1;
     news_is_passed_on => NewsIsPassedOn from 1;
-    no_tombstones => NoTombstones from 416;
-    ageing_is_silent => AgeingIsSilent from 1;
-    departed_are_heard => DepartedAreHeard from 1;
-    refresh_is_ignored => RefreshIsIgnored from 12;
-    nothing_is_given_back => NothingIsGivenBack from 37;
-    no_nacks => NoNacks from 250;
+    ageing_is_silent => AgeingIsSilent from 41;
+    departed_are_heard => DepartedAreHeard from 18;
+    refresh_is_ignored => RefreshIsIgnored from 19;
+    nothing_is_given_back => NothingIsGivenBack from 124;
     no_digests => NoDigests from 1;
-    nothing_is_purged => NothingIsPurged from 128;
-    incomplete_ranges_purge => IncompleteRangesPurge from 660;
-    no_queries => NoQueries from 140;
-    ready_at_once => ReadyAtOnce from 18;
-    numbers_begin_anew => NumbersBeginAnew from 25;
+    ready_at_once => ReadyAtOnce from 686;
+    outdated_stay_so => OutdatedStaySo from 28;
+    numbers_begin_anew => NumbersBeginAnew from 40;
 }

@@ -1,6 +1,7 @@
 //! A simulated node: what survives a crash of its secondary, what does not, and its worker.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::network::Network;
@@ -15,6 +16,7 @@ use crate::sync::protocol::mutation::Mutation;
 use crate::sync::protocol::retransmit::ring_words;
 use crate::sync::protocol::{Member, Place, Protocol, ProtocolConfig, Tables};
 use crate::sync::roster::Identity;
+use crate::sync::seal::Keyring;
 use crate::sync::state::SyncState;
 use crate::sync::transmit::Transmission;
 use crate::time::Micros;
@@ -76,6 +78,12 @@ pub struct Node<'a> {
     pub began: u64,
     /// What this machine's clock is ahead, microseconds.
     pub offset: u64,
+    /// What its wall clock is wrong, microseconds.
+    pub wall: i64,
+    /// Ranges of the key space.
+    pub ranges: u16,
+    /// Its key file; `None` if security is off.
+    pub keyring: Option<Arc<Keyring>>,
     pub mutation: Mutation,
     /// Events that the secondary has read and not committed are none: it commits what it reads.
     pub members: Vec<Member>,
@@ -115,6 +123,9 @@ impl<'a> Node<'a> {
             down_until: 0,
             began: 0,
             offset: random.below(10_000_000_000),
+            wall: 0,
+            ranges: 32,
+            keyring: None,
             mutation,
             members: Vec::new(),
             backlog: Vec::new(),
@@ -153,10 +164,20 @@ impl<'a> Node<'a> {
         self.worker.dirty.clear();
         self.worker.opens = false;
         self.backlog.clear();
+        // Its monotonic clock begins anew with the machine.
+        self.offset = 0;
         self.down_until = until;
         self.restart_at = until;
         self.began = until;
         let _ = now;
+    }
+
+    /// Seals and opens with these keys from now on.
+    pub fn use_keyring(&mut self, keyring: &Arc<Keyring>) {
+        self.keyring = Some(keyring.clone());
+        if let Some(protocol) = &mut self.protocol {
+            protocol.use_keyring(keyring);
+        }
     }
 
     /// The secondary is killed.
@@ -226,21 +247,21 @@ impl<'a> Node<'a> {
             self.durable.state.begin(1);
         }
         // The wall clock, in nanoseconds.
-        self.durable.state.begin(1_700_000_000_000_000_000 + now * 1000);
+        let wall = (1_700_000_000_000_000 + now).saturating_add_signed(self.wall);
+        self.durable.state.begin(wall * 1000);
         let config = ProtocolConfig {
             identity: Identity { cluster: 7, node: self.worker.node, numa: NumaId(0) },
             datagram_bytes_max: DATAGRAM_BYTES,
             flush_us: 200,
             timeouts: TIMEOUTS,
-            ranges: 32,
+            ranges: self.ranges,
             tombstones: 1024,
             tombstone_ms: 3000,
             digest_ms: 500,
             ready_timeout_ms: READY_TIMEOUT_MS,
             ready_fraction: 1.0,
             config_digest: 1,
-            // The stories are about the rules; what a seal refuses has tests of its own.
-            keyring: None,
+            keyring: self.keyring.clone(),
         };
         let Durable { state, ring, counters } = self.durable;
         let mut protocol = Protocol::new(config, &self.members, state, ring, counters, &self.tables, clock);

@@ -169,8 +169,8 @@ impl Worker {
         let before = session.state;
         let own = session.owner == self.node;
         let mut after = tcp::next_state(before, direction, flags);
-        if !own && direction == Direction::Outbound && tcp::is_closed(after) {
-            // Only its owner, or who claims it, ends a session; a server's packet claims nothing.
+        if !own && direction == Direction::Outbound {
+            // Only its owner, or who claims it, moves a session on; a server's packet claims nothing.
             after = before;
         }
         if session.last_seen < now {
@@ -185,14 +185,14 @@ impl Worker {
         } else if direction == Direction::Inbound {
             let gone = !self.members.contains(&session.owner.0);
             let ends = tcp::is_closed(after);
-            let holdoff_ms = if gone || ends { 0 } else { self.holdoff_ms };
+            let holdoff_ms = if gone || after != before { 0 } else { self.holdoff_ms };
             match told::claim(session.last_sent, now, holdoff_ms, tcp::timeout_ms(after, &self.timeouts) / 2)
             {
                 Claim::Due => {
                     session.generation = Generation(session.generation.0 + 1);
                     session.owner = self.node;
                     tables.set_owner(place, session.owner, session.generation);
-                    let claimed = Session { state: before, ..session };
+                    let claimed = Session { state: if ends { before } else { after }, ..session };
                     self.tell(EventKind::Claim, place, claimed, now, tables);
                     if ends {
                         self.tell(EventKind::Delete, place, session, now, tables);

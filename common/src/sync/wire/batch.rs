@@ -5,8 +5,8 @@ use zerocopy::little_endian::U16;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::control::{
-    CreditItem, HelloItem, NackItem, RangeBeginItem, RangeDigestItem, RangeEndItem, RangeRequestItem,
-    SoughtItem,
+    CreditItem, EpochHeardItem, HelloItem, NackItem, RangeBeginItem, RangeDigestItem, RangeEndItem,
+    RangeRequestItem, SoughtItem,
 };
 use super::family::WireAddress;
 use super::header::{HEADER_BYTES, Header};
@@ -96,6 +96,7 @@ impl BatchWriter {
             Body::RangeBegin(begin) => runs.push(RangeBegin, base, &RangeBeginItem::new(begin), 0),
             Body::RangeEnd(end) => runs.push(RangeEnd, base, &RangeEndItem::new(end), 0),
             Body::Nack(nack) => runs.push(Nack, base, &NackItem::new(nack), 0),
+            Body::EpochHeard(heard) => runs.push(EpochHeard, base, &EpochHeardItem::new(heard), 0),
             Body::Query(sought) => match sought.key.source.address.is_v4() {
                 true => push_sought::<4>(QueryV4, sought, runs),
                 false => push_sought::<16>(QueryV6, sought, runs),

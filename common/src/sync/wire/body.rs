@@ -1,6 +1,6 @@
 //! The body of a record: what one item of a datagram says.
 
-use super::hello::Hello;
+use super::hello::{EpochHeard, Hello};
 use super::nack::Nack;
 use super::news::{Ended, Refreshed, Reported};
 use super::query::Sought;
@@ -33,6 +33,8 @@ pub enum Body {
     NotMine(Sought),
     /// Datagrams are missing.
     Nack(Nack),
+    /// The receiver was heard in a later life than the one that it is in.
+    EpochHeard(EpochHeard),
 }
 
 /// A decoded record.

@@ -5,8 +5,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::family::{WireAddress, any_port, some_port};
 use super::{
-    Credit, DATAGRAM_BYTES_MIN, Hello, Nack, NodeState, RangeBegin, RangeDigest, RangeEnd, RangeId,
-    RangeRequest, Sought, StreamId,
+    Credit, DATAGRAM_BYTES_MIN, EpochHeard, Hello, Nack, NodeState, RangeBegin, RangeDigest, RangeEnd,
+    RangeId, RangeRequest, Sought, StreamId,
 };
 use crate::flow::{FlowKey, Protocol};
 use crate::session::Direction;
@@ -54,6 +54,8 @@ items! {
     }
     /// Missing datagrams.
     NackItem { stream: u8, first: U64, count: U16, }
+    /// An epoch.
+    EpochHeardItem { boot_epoch: U64, }
 }
 
 const _: () = {
@@ -61,7 +63,7 @@ const _: () = {
     assert!(size_of::<RangeRequestItem>() == 8 && size_of::<CreditItem>() == 9);
     assert!(size_of::<RangeBeginItem>() == 6 && size_of::<RangeEndItem>() == 10);
     assert!(size_of::<SoughtItem<4>>() == 14 && size_of::<SoughtItem<16>>() == 38);
-    assert!(size_of::<NackItem>() == 11);
+    assert!(size_of::<NackItem>() == 11 && size_of::<EpochHeardItem>() == 8);
 };
 
 const INBOUND: u8 = 1;
@@ -192,6 +194,17 @@ impl NackItem {
             first != 0 && count != 0 && first.checked_add(u64::from(count) - 1).is_some(),
             Nack { stream: stream(self.stream)?, first, count },
         )
+    }
+}
+
+impl EpochHeardItem {
+    pub(super) fn new(heard: &EpochHeard) -> EpochHeardItem {
+        EpochHeardItem { boot_epoch: U64::new(heard.boot_epoch) }
+    }
+
+    pub(super) fn decode(self) -> Result<EpochHeard, Reject> {
+        let boot_epoch = self.boot_epoch.get();
+        checked(boot_epoch != 0, EpochHeard { boot_epoch })
     }
 }
 

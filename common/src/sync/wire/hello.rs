@@ -43,3 +43,11 @@ pub struct Hello {
     /// Sessions of others that it holds.
     pub sessions_held: u32,
 }
+
+/// The highest boot epoch that the sender has heard of the receiver: for a receiver that was refused for a lower one, because it
+/// has lost its state and its clock was set back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochHeard {
+    /// The epoch; not 0.
+    pub boot_epoch: u64,
+}

@@ -30,7 +30,7 @@ mod vocabulary;
 pub use batch::{BatchWriter, DATAGRAM_BYTES_MIN, PushError};
 pub use body::{Body, Record};
 pub use header::{HEADER_BYTES, Header, MAGIC, STREAMS_MAX, StreamId, VERSION};
-pub use hello::{Hello, NodeState};
+pub use hello::{EpochHeard, Hello, NodeState};
 pub use nack::Nack;
 pub use news::{Ended, Refreshed, Reported};
 pub use query::Sought;

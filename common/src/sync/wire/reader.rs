@@ -4,8 +4,8 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
 use super::control::{
-    CreditItem, HelloItem, NackItem, RangeBeginItem, RangeDigestItem, RangeEndItem, RangeRequestItem,
-    SoughtItem,
+    CreditItem, EpochHeardItem, HelloItem, NackItem, RangeBeginItem, RangeDigestItem, RangeEndItem,
+    RangeRequestItem, SoughtItem,
 };
 use super::dictionary::Dictionary;
 use super::extension;
@@ -157,6 +157,7 @@ impl Records<'_> {
             RecordType::NotMineV4 => Body::NotMine(take::<SoughtItem<4>>(items)?.decode()?),
             RecordType::NotMineV6 => Body::NotMine(take::<SoughtItem<16>>(items)?.decode()?),
             RecordType::Nack => Body::Nack(take::<NackItem>(items)?.decode()?),
+            RecordType::EpochHeard => Body::EpochHeard(take::<EpochHeardItem>(items)?.decode()?),
         }))
     }
 }

@@ -4,8 +4,8 @@ use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::control::{
-    CreditItem, HelloItem, NackItem, RangeBeginItem, RangeDigestItem, RangeEndItem, RangeRequestItem,
-    SoughtItem,
+    CreditItem, EpochHeardItem, HelloItem, NackItem, RangeBeginItem, RangeDigestItem, RangeEndItem,
+    RangeRequestItem, SoughtItem,
 };
 use super::item::{DeleteItem, RefreshItem, UpsertItem};
 
@@ -96,6 +96,8 @@ record_types! {
     NotMineV6 = 41, size_of::<SoughtItem<16>>();
     /// [`Body::Nack`](super::Body::Nack).
     Nack = 42, size_of::<NackItem>();
+    /// [`Body::EpochHeard`](super::Body::EpochHeard).
+    EpochHeard = 43, size_of::<EpochHeardItem>();
 }
 
 impl RecordType {

@@ -50,7 +50,7 @@ fn bodies_of(reported: Reported) -> [Body; 5] {
 }
 
 /// A body of every kind, in both families where there are two, and two with the same header.
-pub(super) fn body_of_every_kind() -> [Body; 20] {
+pub(super) fn body_of_every_kind() -> [Body; 21] {
     let v4 = [("10.1.1.7", 40_000), ("10.9.0.1", 443), ("10.4.2.1", 1031), ("10.3.0.10", 8443)];
     let v6 = [("fd00:1:1::7", 40_000), ("fd00:9::1", 443), ("fd00:4:2::1", 1031), ("fd00:3::10", 8443)];
     let v4 = reported(v4.map(|(address, port)| endpoint(address, port)), 3);
@@ -91,6 +91,7 @@ pub(super) fn body_of_every_kind() -> [Body; 20] {
         not_mine_v4,
         not_mine_v6,
         Body::Nack(Nack { stream: StreamId::CHANGES, first: 40, count: 2 }),
+        Body::EpochHeard(EpochHeard { boot_epoch: 0x5152_5354_5556_5758 }),
     ]
 }
 

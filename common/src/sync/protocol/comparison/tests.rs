@@ -1,9 +1,11 @@
 //! Nodes that compare what they have.
 
 use super::*;
+use crate::counter::Counter;
 use crate::flow::Endpoint;
 use crate::sync::protocol::mutation::Mutation;
 use crate::sync::protocol::net::{Durable, Net, durables};
+use crate::sync::protocol::readiness::ReadyState;
 use crate::sync::sim::network::Weather;
 use crate::sync::sim::random::Random;
 
@@ -239,4 +241,52 @@ fn both_nodes_may_compare_at_once() {
     assert_eq!(found(&net.compare()), [(DifferenceKind::MissingHere, 2, lost.client)]);
     let at_the_peer = net.hosts[1].protocol.comparison().unwrap();
     assert_eq!(found(at_the_peer), [(DifferenceKind::MissingThere, 2, lost.client)]);
+}
+
+#[test]
+fn a_comparison_leaves_a_full_sync_alone() {
+    let durables = durables(2);
+    let mut net = Net::new(&durables, 16, None);
+    let mut sessions = Vec::new();
+    for number in 0..4000 {
+        sessions.push((number % 2, net.open(number % 2)));
+        if number % 50 == 0 {
+            net.run(1);
+        }
+    }
+    net.run(100);
+    net.reboot(0);
+    for _ in 0..50 {
+        // Another one before the last can have ended, on both nodes.
+        net.begin();
+        let now = net.clock().millis();
+        net.hosts[1].protocol.compare(NodeId(1), now).unwrap();
+        net.run(100);
+    }
+    assert_eq!(net.hosts[0].protocol.readiness().state(), ReadyState::Ready);
+    for (owner, session) in &sessions {
+        let owners = [0, 1].map(|host| net.held(host, session).map(|held| held.session.owner));
+        assert_eq!(owners, [Some(NodeId(*owner as u16 + 1)); 2]);
+    }
+    assert!(net.compare().is_equal());
+    for Durable { counters, .. } in &durables {
+        assert_eq!(counters.value(Counter::RequestsRefused), 0);
+        assert_eq!(counters.value(Counter::RangesGivenUp), 0);
+    }
+}
+
+#[test]
+fn a_view_reads_as_people_write_it() {
+    let durables = durables(2);
+    let mut net = broken(&durables, 64);
+    let lost = net.open(1);
+    net.run(100);
+    net.lose(0, &lost);
+    let view = serde_json::to_value(net.compare()).unwrap();
+    assert_eq!((&view["state"], &view["node"]), (&"done".into(), &2.into()));
+    let difference = &view["differences"][0];
+    assert_eq!(difference["kind"], "missing_here");
+    assert_eq!(difference["client"], lost.client.to_string());
+    assert_eq!(difference["there"]["local"], lost.local.to_string());
+    assert!(difference["here"].is_null());
 }

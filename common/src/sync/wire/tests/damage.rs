@@ -237,7 +237,7 @@ fn a_length_that_does_not_suit_the_type_costs_the_record() {
 
 #[test]
 fn unknown_records_cost_only_themselves() {
-    for kind in [0, 7, 15, 22, 31, 43, 255] {
+    for kind in [0, 7, 15, 22, 31, 44, 255] {
         for (flags, reject) in [
             (0, Reject::SkippedRecord),
             (0xfe, Reject::SkippedRecord),

@@ -83,6 +83,7 @@ pub(super) fn any_body() -> impl Strategy<Value = Body> {
         2 => any_range(),
         1 => credit.prop_map(Body::Credit),
         1 => nack.prop_map(Body::Nack),
+        1 => (1u64..).prop_map(|boot_epoch| Body::EpochHeard(EpochHeard { boot_epoch })),
         1 => any_sought().prop_map(Body::Query),
         1 => any_sought().prop_map(Body::NotMine),
     ]
