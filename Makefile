@@ -22,7 +22,7 @@ UNITS    := $(notdir $(wildcard systemd/*.service systemd/*.target))
 DOCS     := README.md ARCHITECTURE.md CHANGELOG.md LICENSE conf/baton.ron $(wildcard docs/*.md)
 SCRIPTS  := .ci/run tests/run $(wildcard tests/install-deps)
 
-# What `bench-table` measures: sessions in the tables, and how often.
+# What `bench-table` and `bench-sync` measure: how many sessions, and how often.
 SIZES  := 1000000 5000000 20000000
 ROUNDS := 3
 
@@ -30,7 +30,7 @@ ROUNDS := 3
 SEEDS := 1000
 SEED0 := 1
 
-.PHONY: help deps testdeps build demo test unit loom sim lint bench-table fuzz install uninstall
+.PHONY: help deps testdeps build demo test unit loom sim lint bench-table bench-sync fuzz install uninstall
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
@@ -70,6 +70,9 @@ lint: testdeps ## Formatting, clippy, documentation, shell scripts
 
 bench-table: build ## Session tables beside others, into bench/results; SIZES= and ROUNDS= shorten it (needs root)
 	@$(TARGET)/release/baton-bench table --sizes "$(SIZES)" --rounds $(ROUNDS)
+
+bench-sync: build testdeps ## Sessions from node to node beside conntrackd and Redis; SIZES= and ROUNDS= shorten it (needs root)
+	@$(TARGET)/release/baton-bench sync --sizes "$(SIZES)" --rounds $(ROUNDS)
 
 # What is found goes to FUZZ_FOUND first; only what reaches new code goes on into the corpus, which the tests replay.
 FUZZ_SECONDS := 300

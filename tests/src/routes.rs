@@ -10,11 +10,19 @@ use crate::state::{Lab, Locked};
 
 /// Withdraws these nodes, announces all others, and notes that in the state.
 ///
+/// Who gets new connections is reachable for the servers' answers to them: so the prefixes of local addresses come first when a
+/// node is announced, and last when one is withdrawn.
+///
 /// # Errors
 /// If a command fails or the state cannot be written.
 pub fn withdraw(locked: &mut Locked, withdrawn: BTreeSet<u16>) -> Result<()> {
+    let announces = withdrawn.len() < locked.lab.withdrawn.len();
     locked.lab.withdrawn = withdrawn;
-    apply(&locked.lab)?;
+    let mut lines = lines(&locked.lab);
+    if announces {
+        lines.reverse();
+    }
+    run(&locked.lab, &lines)?;
     locked.save()
 }
 
@@ -26,23 +34,24 @@ pub fn withdraw(locked: &mut Locked, withdrawn: BTreeSet<u16>) -> Result<()> {
 /// # Errors
 /// If a command fails.
 pub fn apply(lab: &Lab) -> Result<()> {
-    let router = lab.netns(Host::Router);
-    let announced: Vec<u16> = lab.shape.node_numbers().filter(|node| !lab.withdrawn.contains(node)).collect();
-    for line in lines(lab, &announced) {
-        ip_in(&router, &line)?;
-    }
-    Ok(())
+    run(lab, &lines(lab))
 }
 
-fn lines(lab: &Lab, announced: &[u16]) -> Vec<String> {
+fn run(lab: &Lab, lines: &[String]) -> Result<()> {
+    let router = lab.netns(Host::Router);
+    lines.iter().try_for_each(|line| ip_in(&router, line).map(drop))
+}
+
+fn lines(lab: &Lab) -> Vec<String> {
+    let announced: Vec<u16> = lab.shape.node_numbers().filter(|node| !lab.withdrawn.contains(node)).collect();
     let mut lines = vec![
-        route("", &format!("{VIP4}/32"), &gateways4(announced)),
-        route("-6 ", &format!("{VIP6}/128"), &gateways6(announced)),
+        route("", &format!("{VIP4}/32"), &gateways4(&announced)),
+        route("-6 ", &format!("{VIP6}/128"), &gateways6(&announced)),
     ];
     for node in lab.shape.node_numbers() {
         let (prefix4, prefix6) = Host::local_prefixes(node);
         let own = [node];
-        let serving: &[u16] = if announced.contains(&node) { &own } else { announced };
+        let serving: &[u16] = if announced.contains(&node) { &own } else { &announced };
         lines.push(route("", &prefix4, &gateways4(serving)));
         lines.push(route("-6 ", &prefix6, &gateways6(serving)));
     }

@@ -24,6 +24,11 @@ const BRIDGE_SETTINGS: [&str; 3] = [
     "net.bridge.bridge-nf-call-arptables=0",
 ];
 
+/// A sender gives each of its packets a hash, which virtual links carry to the router and by which the router chooses the node. By
+/// default it changes when a packet is sent again, as if a connection changed its ports: a router that takes its hash
+/// from the packet itself, as real ones do, sends every packet of a connection the same way.
+const KEEP_HASH: &str = "net.core.txrehash=0";
+
 /// Makes everything that has a network namespace, with the router's routes to every node.
 ///
 /// # Errors
@@ -80,6 +85,9 @@ fn settings(netns: &str, host: Host) -> Result<()> {
     netns::inside(netns, || {
         if Path::new("/proc/sys/net/bridge").exists() {
             settings.extend(BRIDGE_SETTINGS);
+        }
+        if Path::new("/proc/sys/net/core/txrehash").exists() {
+            settings.push(KEEP_HASH);
         }
         for setting in settings {
             run("sysctl", &["-q", "-w", setting])?;

@@ -107,6 +107,10 @@ pub fn track(sessions: u32) -> Result<Tracked> {
     maker.wait()?;
     ensure!(event_sessions > 0, "no connection came: conntrackd or the kernel does not track them");
     drop(receiver);
+    // Killed, it leaves what would keep its successor from starting.
+    for left in ["b.lock", "b.ctl"] {
+        let _ = fs::remove_file(directory.path().join(left));
+    }
     let _receiver = start(b, &files[1])?;
     wait_for(b, &files[1])?;
     let before = bytes_received(b)?;

@@ -173,12 +173,12 @@ fn over_port(
         }
         port::Traffic::FullSync => {
             results.add(&case, results::SYNC_TIME, who, found.seconds);
-            results.add(&case, results::SYNC, who, count / found.seconds / 1e6);
-            results.add(&case, results::SYNC_DATAGRAMS, who, datagrams / found.seconds / 1e6);
-            results.add(&case, results::BUSY, who, found.busy_seconds / found.seconds);
+            results.add(&case, results::SYNC, who, count / found.flow_seconds / 1e6);
+            results.add(&case, results::SYNC_DATAGRAMS, who, datagrams / found.flow_seconds / 1e6);
+            results.add(&case, results::BUSY, who, found.busy_seconds / found.flow_seconds);
         }
         port::Traffic::Events => {
-            results.add(&case, results::EVENTS, who, count / found.seconds / 1e6);
+            results.add(&case, results::EVENTS, who, count / found.flow_seconds / 1e6);
             results.add(&case, results::EVENT_BYTES, who, found.bytes as f64 / count);
         }
     }
@@ -219,9 +219,10 @@ fn report(options: &Options, results: &Results, took: Duration) -> Report {
          of serving ranges, and making the register of them."
             .to_owned(),
         "Over the port: a process on a core each, datagrams of at most 1472 bytes as whole UDP frames over DPDK's memif, \
-         which copies. Full sync is from the receiver's first turn until it is ready: the greeting, the ranges that it asks \
-         back, the comparison of digests and the wait for their time included. New sessions are told from events, until \
-         the receiver holds the last one."
+         which copies; frames are made and opened with UDP checksums, in software. Time to full sync is from the receiver's \
+         first turn until it is ready: the greeting, the ranges that it asks back, the comparison of digests and up to a \
+         second of waiting for their time included. Rates are from the first session that came to the last. New sessions \
+         are told from events."
             .to_owned(),
         format!(
             "The port alone: full datagrams that nobody looks at, over the same port. Redis: messages of 32 bytes over a Unix \

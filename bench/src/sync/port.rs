@@ -80,7 +80,9 @@ pub struct OverPort {
     pub bytes: u64,
     /// From the beginning until the sink had everything.
     pub seconds: f64,
-    /// Of that, the sink's time in datagrams.
+    /// From the first session that came until the last.
+    pub flow_seconds: f64,
+    /// Of all the time, the sink's in datagrams.
     pub busy_seconds: f64,
 }
 
@@ -336,14 +338,16 @@ pub fn trial(job: &Job) -> Result<OverPort> {
         if held > 0 && first.is_none() {
             first = Some(Instant::now());
         }
+        if held == job.sessions && found.flow_seconds == 0.0 {
+            found.flow_seconds = first.map_or(0.0, |first| first.elapsed().as_secs_f64());
+        }
         let is_done = match job.traffic {
             Traffic::Events => held == job.sessions,
             _ => protocol.readiness().state() == ReadyState::Ready,
         };
         if is_done {
             found.sessions = held;
-            let began = if job.traffic == Traffic::Events { first.unwrap_or(start) } else { start };
-            found.seconds = began.elapsed().as_secs_f64();
+            found.seconds = start.elapsed().as_secs_f64();
             ensure!(held == job.sessions, "{held} sessions of {} came", job.sessions);
             return Ok(found);
         }

@@ -40,7 +40,7 @@ impl Pipeline {
                     self.end(index);
                 }
                 // Newer than what the peers know under this key.
-                let generation = Generation(session.generation.0.saturating_add(1));
+                let generation = session.generation.of_next_session();
                 self.open(now, flow, hash, generation, frame)
             }
             None => match target {
@@ -135,7 +135,7 @@ impl Pipeline {
             return;
         }
         let from = (session.owner, session.generation);
-        let to = (self.node, Generation(session.generation.0.saturating_add(1)));
+        let to = (self.node, session.generation.of_next_owner());
         let claimed = match (home, &self.parts.remote) {
             (Home::Local, _) => self.parts.local.claim(index, from, to),
             (Home::Remote, Some(remote)) => remote.claim(index, from, to),

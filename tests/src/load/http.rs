@@ -14,7 +14,7 @@ use super::pace::{self, Pace, milliseconds};
 use crate::load::http::connection::{Connection, Loss, Progress};
 use crate::random::Random;
 
-mod connection;
+pub mod connection;
 
 /// Connections that are being opened at a time, so that no listen queue overflows.
 const OPENING_MAX: usize = 100;
@@ -222,7 +222,7 @@ impl<'a> Load<'a> {
     /// Deals with what happened to a connection's socket.
     fn advance(&mut self, index: usize) {
         match self.connections[index].advance() {
-            Progress::Nothing => {}
+            Progress::Nothing | Progress::Closed => {}
             Progress::Opened if self.ending => {}
             Progress::Opened => self.send(index),
             Progress::Answered { asked } => {

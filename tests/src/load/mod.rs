@@ -1,5 +1,6 @@
 //! Load generators: each runs for a bounded time and ends with a report as JSON.
 
+pub mod churn;
 pub mod database;
 pub mod datagram;
 pub mod http;
@@ -20,6 +21,8 @@ use crate::host::Host;
 pub enum Kind {
     /// Keep many HTTP connections open, with requests going on in each
     Http(http::Arguments),
+    /// Open HTTP connections at a steady rate, a few requests in each, and close them
+    Churn(churn::Arguments),
     /// Send numbered datagrams to the echo service
     Udp(udp::Arguments),
     /// Hold a MariaDB session in a transaction, then commit it
@@ -30,6 +33,7 @@ impl Kind {
     fn target(&self) -> SocketAddr {
         match self {
             Self::Http(arguments) => arguments.target,
+            Self::Churn(arguments) => arguments.target,
             Self::Udp(arguments) => arguments.target,
             Self::Db(arguments) => arguments.target,
         }
@@ -44,6 +48,10 @@ impl Kind {
         let (report, whole) = match self {
             Self::Http(arguments) => {
                 let report = http::run(arguments)?;
+                (serde_json::to_string(&report)?, report.is_whole())
+            }
+            Self::Churn(arguments) => {
+                let report = churn::run(arguments)?;
                 (serde_json::to_string(&report)?, report.is_whole())
             }
             Self::Udp(arguments) => {

@@ -86,3 +86,9 @@ impl Counters {
         kept
     }
 }
+
+/// `Ok` if a counter of node `number` has come so far; what it is otherwise.
+pub fn at_least(lab: &Lab, number: u16, counter: Counter, wanted: u64) -> Result<(), String> {
+    let found = Counters::read(lab, number).get(counter);
+    if found >= wanted { Ok(()) } else { Err(format!("{} is {found}, not {wanted} yet", counter.name())) }
+}

@@ -4,10 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use baton_common::config::KeyFile;
+use baton_common::id::NumaId;
+use baton_common::runtime::ready_path;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::wait::wait_for;
 
 /// The services of every lab, by protocol and family.
 pub const HTTP4: &str = "10.9.0.1:80";
@@ -89,9 +96,27 @@ impl Lab {
         self.run(&[&["kill", node], role].concat());
     }
 
+    /// Kills both processes of a node at once, and says when: milliseconds since 1970. The router does not know yet.
+    pub fn kill_now(&self, node: &str) -> f64 {
+        let pids = ["primary", "sync"].map(|role| self.pid(node, role).expect("both processes live"));
+        let pids = pids.map(|pid| Pid::from_raw(i32::try_from(pid).expect("a process number")));
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
+        pids.iter().for_each(|&pid| kill(pid, Signal::SIGKILL).expect("the process is there"));
+        at.as_secs_f64() * 1e3
+    }
+
     /// Starts a node's processes, all or one, and waits until they are ready.
     pub fn start(&self, node: &str, role: &[&str]) {
         self.run(&[&["start", node], role].concat());
+    }
+
+    /// Waits until node `number` holds what the others have. That does not make the router send anything to it.
+    pub fn wait_in_sync(&self, number: u16) {
+        let file = ready_path(&self.node_directory(number).join("run"), NumaId(0));
+        wait_for(40, "the node to hold what the others have", || match file.exists() {
+            true => Ok(()),
+            false => Err(format!("no {}", file.display())),
+        });
     }
 
     /// What the lab says of itself.

@@ -30,6 +30,19 @@ impl Load {
         Load::start(lab, &[&words, more].concat())
     }
 
+    /// Keeps HTTP connections to `target` open, with a request in each every `interval_ms`.
+    pub fn quiet(lab: &Lab, target: &str, connections: u32, interval_ms: &str) -> Load {
+        let connections = connections.to_string();
+        let words = ["http", "--target", target, "--connections", &connections, "--interval-ms", interval_ms];
+        Load::start(lab, &words)
+    }
+
+    /// Opens `rate` HTTP connections to `target` a second, and closes each after a few requests.
+    pub fn churn(lab: &Lab, target: &str, rate: u32, more: &[&str]) -> Load {
+        let rate = rate.to_string();
+        Load::start(lab, &[&["churn", "--target", target, "--rate", &rate], more].concat())
+    }
+
     /// Sends datagrams to the echo service at `target`, `rate` a second, in turn through all flows.
     pub fn udp(lab: &Lab, target: &str, flows: u32, rate: u32) -> Load {
         let (flows, rate) = (flows.to_string(), rate.to_string());
@@ -107,6 +120,27 @@ impl Report {
         self.0[name].as_f64().unwrap_or_else(|| panic!("no time {name} in {self:?}"))
     }
 
+    /// One of its lists of times.
+    pub fn times(&self, name: &str) -> Vec<f64> {
+        let times = self.0[name].as_array().unwrap_or_else(|| panic!("no times {name} in {self:?}"));
+        times.iter().map(|time| time.as_f64().expect("a time")).collect()
+    }
+
+    /// The connections that were lost: their clients, and when they were open.
+    pub fn losses(&self) -> Vec<(String, f64)> {
+        let losses = self.0["losses"].as_array().unwrap_or_else(|| panic!("no losses in {self:?}"));
+        let loss = |loss: &Value| {
+            let client = loss["client"].as_str().expect("a client").to_owned();
+            (client, loss["opened_at_ms"].as_f64().expect("a time"))
+        };
+        losses.iter().map(loss).collect()
+    }
+
+    /// Everything that it says of the connections that were lost.
+    pub fn losses_in_full(&self) -> String {
+        self.0["losses"].to_string()
+    }
+
     /// How many servers answered, each at least once.
     pub fn servers(&self) -> usize {
         let servers = self.0["servers"].as_object().or_else(|| self.0["instances"].as_object());
@@ -123,6 +157,13 @@ impl Report {
         let found = ["opened", "alive", "lost", "not_opened"].map(|name| self.number(name));
         assert_eq!(found, [connections.into(), connections.into(), 0, 0], "{self:?}");
         assert!(self.number("answers") >= u64::from(connections), "{self:?}");
+    }
+
+    /// Panics unless every connection that came was opened and came to its end in order.
+    pub fn assert_churn_whole(&self) {
+        let names = ["closed", "opened", "lost", "not_opened", "under_way"];
+        let begun = self.number("begun");
+        assert_eq!(names.map(|name| self.number(name)), [begun, begun, 0, 0, 0], "{self:?}");
     }
 
     /// Panics unless every datagram of `flows` flows was answered, once, each flow by one server.

@@ -1,6 +1,7 @@
 //! The sessions in a node's tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -45,13 +46,69 @@ fn without(sessions: Vec<Value>, fields: &[&str]) -> BTreeSet<String> {
     sessions.into_iter().map(line).collect()
 }
 
+/// The states in which peers know a session.
+const REPORTED: [&str; 5] =
+    ["udp_one_way", "udp_two_way", "tcp_established", "tcp_fin_from_client", "tcp_fin_from_server"];
+
+/// How many established connections node `number` holds that node `owner` owns.
+pub fn established_of(lab: &Lab, number: u16, owner: u16) -> u64 {
+    count(lab, number, &["--owner", &owner.to_string(), "--state", "tcp_established"])
+}
+
+/// What a node holds of sessions whose handshake is done, its own and others': equal on all nodes if they are in sync.
+pub fn held(lab: &Lab, number: u16) -> BTreeSet<String> {
+    agreed(shared(lab, number, &[]))
+}
+
+/// The clients of all established connections that a node holds, its own and others'.
+pub fn established(lab: &Lab, number: u16) -> BTreeSet<String> {
+    let client = |session: Value| session["client"].as_str().expect("a client").to_owned();
+    shared(lab, number, &["--state", "tcp_established"]).into_iter().map(client).collect()
+}
+
+/// The sessions that meet the conditions and that all nodes are to have. What was given up counts for nobody, nobody is told of a
+/// handshake, and what has ended stays a while longer at its owner, for its last packets.
+fn shared(lab: &Lab, number: u16, conditions: &[&str]) -> Vec<Value> {
+    let mut sessions = list(lab, number, conditions);
+    sessions.retain(|session| {
+        let state = session["state"].as_str().expect("a state");
+        let handshake = matches!(state, "tcp_syn_received" | "tcp_syn_acked");
+        let ended = matches!(state, "tcp_time_wait" | "tcp_reset") && session["owner"] == number;
+        session["owner"] != 0 && !handshake && !ended
+    });
+    sessions
+}
+
+/// How many of the sessions that a node shares are whose, and where they stand.
+pub fn census(lab: &Lab, number: u16) -> BTreeMap<String, u32> {
+    let mut census = BTreeMap::new();
+    for session in shared(lab, number, &[]) {
+        *census.entry(format!("{} of {}", session["state"], session["owner"])).or_default() += 1;
+    }
+    census
+}
+
+/// Waits until these nodes hold the same, and at least `sessions_min` sessions; returns how many, and how long that took.
+pub fn wait_until_equal(lab: &Lab, nodes: &[u16], sessions_min: u64) -> (u64, Duration) {
+    let began = Instant::now();
+    let sessions = wait_for(20, "the nodes to hold the same", || {
+        let all: Vec<_> = nodes.iter().map(|&node| held(lab, node)).collect();
+        let sizes: Vec<_> = all.iter().map(|held| held.len() as u64).collect();
+        for other in &all[1..] {
+            if let Some(example) = all[0].symmetric_difference(other).next() {
+                return Err(format!("{sizes:?} sessions, {example} not everywhere"));
+            }
+        }
+        if sizes[0] >= sessions_min { Ok(sizes[0]) } else { Err(format!("{sizes:?} sessions are too few")) }
+    });
+    (sessions, began.elapsed())
+}
+
 /// Waits until the remote table of node `replica` holds exactly the sessions of node `owner` that peers are to know; returns
 /// how many that are.
 pub fn wait_until_replicated(lab: &Lab, owner: u16, replica: u16) -> u64 {
-    let reported =
-        ["udp_one_way", "udp_two_way", "tcp_established", "tcp_fin_from_client", "tcp_fin_from_server"];
     let mut conditions = vec!["--table", "local"];
-    reported.iter().for_each(|state| conditions.extend(["--state", state]));
+    REPORTED.iter().for_each(|state| conditions.extend(["--state", state]));
     wait_for(20, "the peer to know every session", || {
         let own = agreed(list(lab, owner, &conditions));
         let known = agreed(list(lab, replica, &["--table", "remote"]));

@@ -185,9 +185,8 @@ impl Protocol<'_> {
             turn.tables.set_owner(place, session.owner, session.generation);
             turn.tables.set_last_sent(place, Millis(0));
         }
-        // An owner that raises the generation has opened it anew, and so has whoever has a newer one of what has ended here;
-        // otherwise another owner has taken it over as it was.
-        let anew = session.owner == old.owner || is_closed(old.state);
+        // A newer session on the same endpoints, or of what has ended here; otherwise another owner has taken it over as it was.
+        let anew = !session.generation.is_of_one_session(old.generation) || is_closed(old.state);
         let reopened = session.generation > old.generation && anew;
         let backwards = origin.late && self.breaks(Mutation::LateNewsSetsBack);
         let state = if reopened || backwards { session.state } else { merge(session.state, old.state) };
@@ -295,7 +294,7 @@ impl Protocol<'_> {
         let session = Session { state: merge(ended.state, held.session.state), ..held.session };
         if !is_closed(ended.state) && self.is_in_use_here(&session, now) {
             // Its owner has seen nothing of it for too long, but this node has: it goes on here.
-            let generation = Generation(ended.generation.0.saturating_add(1));
+            let generation = ended.generation.of_next_owner();
             let session = Session { owner: self.node, generation, last_sent: now, ..session };
             turn.tables.set_owner(held.place, self.node, generation);
             turn.tables.set_last_sent(held.place, now);

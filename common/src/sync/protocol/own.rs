@@ -91,7 +91,7 @@ impl Protocol<'_> {
         session: &Session,
         turn: &mut Turn<'_, T, X>,
     ) {
-        let generation = Generation(session.generation.0.saturating_add(1));
+        let generation = session.generation.of_next_owner();
         let session = Session { owner: self.node, generation, last_sent: turn.millis(), ..*session };
         turn.tables.set_owner(place, self.node, generation);
         turn.tables.set_last_sent(place, turn.now.millis());
@@ -136,7 +136,7 @@ impl Protocol<'_> {
         above: Generation,
         turn: &mut Turn<'_, T, X>,
     ) {
-        let generation = Generation(above.0.max(held.session.generation.0).saturating_add(1));
+        let generation = above.max(held.session.generation).of_next_session();
         turn.tables.set_owner(held.place, self.node, generation);
         self.count(Counter::GenerationsRaised);
         let session = Session { owner: self.node, generation, ..held.session };

@@ -145,7 +145,7 @@ impl Tables for ModelTables {
             if owner != NodeId(0) && generation < session.generation {
                 backwards = Some(format!("generation {generation} for {session:?}"));
             }
-            let anew = owner == session.owner || is_closed(session.state);
+            let anew = !generation.is_of_one_session(session.generation) || is_closed(session.state);
             reopened = anew && generation > session.generation;
             (session.owner, session.generation) = (owner, generation);
         });

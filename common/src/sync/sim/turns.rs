@@ -13,7 +13,12 @@ const MS: u64 = 1_000;
 
 /// Two nodes that are ready and have nothing, in fair weather. Their key space has so many ranges.
 fn two_nodes<'a>(durable: &'a [Durable], mutation: Mutation, ranges: u16) -> Cluster<'a> {
-    let mut cluster = Cluster::new(1, durable, mutation);
+    two_nodes_of(1, durable, mutation, ranges)
+}
+
+/// The same; what the weather does follows from the seed.
+fn two_nodes_of<'a>(seed: u64, durable: &'a [Durable], mutation: Mutation, ranges: u16) -> Cluster<'a> {
+    let mut cluster = Cluster::new(seed, durable, mutation);
     cluster.nodes.iter_mut().for_each(|node| node.ranges = ranges);
     cluster.calm_down();
     cluster.run_for(3 * SECOND, TICK, false);
@@ -148,10 +153,10 @@ fn what_a_complete_range_does_not_have_goes() {
 }
 
 /// Whether a node loses living sessions while a range of several datagrams comes to it with losses.
-fn loses_living_sessions(mutation: Mutation) -> bool {
+fn loses_living_sessions(mutation: Mutation, seed: u64) -> bool {
     const SESSIONS: u8 = 60;
     let durable = durable();
-    let mut cluster = two_nodes(&durable, mutation, 1);
+    let mut cluster = two_nodes_of(seed, &durable, mutation, 1);
     (1..=SESSIONS).for_each(|number| cluster.connect(0, client(number)));
     cluster.run_for(200 * MS, TICK, false);
     // A session is missing: the range is to come again as a whole.
@@ -174,6 +179,7 @@ fn loses_living_sessions(mutation: Mutation) -> bool {
 
 #[test]
 fn an_incomplete_range_takes_nothing_away() {
-    assert!(!loses_living_sessions(Mutation::None));
-    assert!(loses_living_sessions(Mutation::IncompleteRangesPurge));
+    // Of the datagrams of a range, one must get lost and the last one come.
+    let seed = (1..=40).find(|seed| loses_living_sessions(Mutation::IncompleteRangesPurge, *seed));
+    assert!(!loses_living_sessions(Mutation::None, seed.expect("weather that shows the bug")));
 }

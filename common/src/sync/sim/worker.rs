@@ -82,7 +82,7 @@ impl Worker {
         let opens = key.protocol == Protocol::Udp || flags.opens();
         match tables.find(&key) {
             Some(held) if tcp::reopens(held.session.state, flags) => {
-                let generation = Generation(held.session.generation.0 + 1);
+                let generation = held.session.generation.of_next_session();
                 self.end_for_reopening(&held, tables);
                 self.open(key, server, generation, now, tables)
             }
@@ -189,7 +189,7 @@ impl Worker {
             match told::claim(session.last_sent, now, holdoff_ms, tcp::timeout_ms(after, &self.timeouts) / 2)
             {
                 Claim::Due => {
-                    session.generation = Generation(session.generation.0 + 1);
+                    session.generation = session.generation.of_next_owner();
                     session.owner = self.node;
                     tables.set_owner(place, session.owner, session.generation);
                     let claimed = Session { state: if ends { before } else { after }, ..session };

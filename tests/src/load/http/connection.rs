@@ -1,7 +1,7 @@
 //! One keep-alive connection: opens, asks, reads the answer and checks it, and remembers why it was lost.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -34,6 +34,8 @@ pub enum Progress {
         /// When the request was sent.
         asked: Instant,
     },
+    /// Both sides have closed, the load first.
+    Closed,
 }
 
 /// A connection of the load.
@@ -42,12 +44,16 @@ pub struct Connection {
     pub stream: Option<TcpStream>,
     /// If it was ever open.
     pub was_opened: bool,
+    /// If it came to its end in order.
+    pub was_closed: bool,
     /// Why it is no more.
     pub loss: Option<Loss>,
     /// Requests answered.
     pub answers: u64,
     /// The name of the server that answers.
     pub server: Option<String>,
+    /// If the load has closed its side.
+    closing: bool,
     /// The last request's number.
     number: u64,
     /// When the connection began to wait: for the opening, or for an answer.
@@ -67,9 +73,11 @@ impl Connection {
         Self {
             stream,
             was_opened: false,
+            was_closed: false,
             loss,
             answers: 0,
             server: None,
+            closing: false,
             number: 0,
             waiting: loss.is_none().then(Instant::now),
             longest: None,
@@ -118,6 +126,16 @@ impl Connection {
         }
     }
 
+    /// Closes this side; the end is there when the other side has closed, too.
+    pub fn close(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        self.closing = true;
+        self.waiting = Some(Instant::now());
+        if stream.shutdown(Shutdown::Write).is_err() {
+            self.lose(Loss::Reset);
+        }
+    }
+
     /// Deals with an event of the socket.
     pub fn advance(&mut self) -> Progress {
         let Some(stream) = &mut self.stream else { return Progress::Nothing };
@@ -143,6 +161,7 @@ impl Connection {
         loop {
             let Some(stream) = &mut self.stream else { return Progress::Nothing };
             match stream.read(&mut buffer) {
+                Ok(0) if self.closing => return self.end(),
                 Ok(0) => self.lose(Loss::Closed),
                 Ok(length) => self.received.extend_from_slice(&buffer[..length]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -154,6 +173,15 @@ impl Connection {
             }
         }
         self.take_answer()
+    }
+
+    fn end(&mut self) -> Progress {
+        if let Some(since) = self.waiting.take() {
+            self.longest = self.longest.max(Some((since.elapsed(), since)));
+        }
+        self.was_closed = true;
+        self.stream = None;
+        Progress::Closed
     }
 
     /// Looks if the answer is whole, and checks it.
