@@ -191,8 +191,6 @@ counters! {
     SyncRejectUnknownSession = 111, "sync_reject_unknown_session", "records";
     /// The remote table is full.
     SyncRejectTableFull = 112, "sync_reject_table_full", "records";
-    /// Session that is in this node's own table: a remote one never replaces it.
-    SyncRejectLocalSession = 113, "sync_reject_local_session", "records";
     /// Header with a field out of its range.
     SyncRejectHeaderField = 114, "sync_reject_header_field", "datagrams";
     /// Datagram that names this node as its sender: two nodes have the same number, or it was reflected.
@@ -205,7 +203,7 @@ counters! {
     SyncRejectTooOld = 118, "sync_reject_too_old", "datagrams";
     /// Record with an extension of an unknown type that must be understood.
     SyncRejectExtension = 119, "sync_reject_extension", "records";
-    /// Session whose server-side flow belongs to another owner's session already.
+    /// Session with a flow that belongs to another one, which does not make way for it.
     SyncRejectConflict = 120, "sync_reject_conflict", "records";
     /// Datagram in the clear, though this node's `sync.security` is `Aead`.
     SyncRejectUnsealed = 121, "sync_reject_unsealed", "datagrams";

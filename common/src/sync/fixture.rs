@@ -1,14 +1,11 @@
-//! What the tests of this module share: sessions, timeouts, and a remote table that is obviously right.
-
-use std::collections::HashMap;
+//! What the tests of this module share: sessions and timeouts.
 
 use proptest::prelude::*;
 
-use super::remote::{RemoteTable, RemoteTableFull};
 use crate::config::Timeouts;
-use crate::flow::{Address, Endpoint, FlowKey, Protocol};
+use crate::flow::{Address, Endpoint, Protocol};
 use crate::id::{Generation, NodeId};
-use crate::session::{Direction, Session, SessionState};
+use crate::session::{Session, SessionState};
 use crate::time::Millis;
 
 pub(super) const TIMEOUTS: Timeouts = Timeouts {
@@ -81,59 +78,4 @@ pub(super) fn any_session() -> impl Strategy<Value = Session> {
             },
         )
     })
-}
-
-/// A remote table of two hash maps.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct ModelTable {
-    pub(super) sessions: HashMap<FlowKey, Session>,
-    pub(super) client_keys: HashMap<FlowKey, FlowKey>,
-    pub(super) capacity: usize,
-}
-
-impl ModelTable {
-    pub(super) fn new(capacity: usize) -> ModelTable {
-        ModelTable { sessions: HashMap::new(), client_keys: HashMap::new(), capacity }
-    }
-
-    pub(super) fn assert_consistent(&self) {
-        assert_eq!(self.sessions.len(), self.client_keys.len());
-        for (key, session) in &self.sessions {
-            assert_eq!(session.client_key(), *key);
-            assert_eq!(self.client_keys.get(&session.server_key()), Some(key));
-        }
-    }
-}
-
-impl RemoteTable for ModelTable {
-    fn lookup(&self, key: &FlowKey) -> Option<(Direction, Session)> {
-        if let Some(session) = self.sessions.get(key) {
-            return Some((Direction::Inbound, *session));
-        }
-        let client_key = self.client_keys.get(key)?;
-        Some((Direction::Outbound, self.sessions[client_key]))
-    }
-
-    fn insert(&mut self, session: &Session) -> Result<(), RemoteTableFull> {
-        if self.sessions.len() >= self.capacity {
-            return Err(RemoteTableFull);
-        }
-        let (client_key, server_key) = (session.client_key(), session.server_key());
-        assert!(self.lookup(&client_key).is_none(), "client-side key inserted twice");
-        assert!(self.lookup(&server_key).is_none(), "server-side key inserted twice");
-        self.sessions.insert(client_key, *session);
-        self.client_keys.insert(server_key, client_key);
-        Ok(())
-    }
-
-    fn update(&mut self, session: &Session) {
-        let held = self.sessions.get_mut(&session.client_key()).expect("only what is held is updated");
-        assert_eq!(held.server_key(), session.server_key(), "endpoints never change in place");
-        *held = *session;
-    }
-
-    fn remove(&mut self, client_key: &FlowKey) {
-        let session = self.sessions.remove(client_key).expect("only what is held is removed");
-        self.client_keys.remove(&session.server_key());
-    }
 }

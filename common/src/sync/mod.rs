@@ -5,25 +5,20 @@
 //! - [`event`]: what a worker tells its node's secondary.
 //! - [`wire`]: what secondaries tell each other, as bytes.
 //! - [`seal`]: what keeps that from others' eyes and hands.
-//! - [`sender`]: events in, datagrams out.
-//! - [`receiver`]: datagrams in, table writes out.
-//! - [`protocol`]: all of it together: what is believed, repaired, aged and claimed.
+//! - [`protocol`]: events and datagrams in, datagrams and table writes out: what is believed, repaired, aged and claimed.
+//! - [`tables`]: the tables in shared memory, as the protocol sees them.
 //! - [`state`]: what a restarted secondary must know to go on, in shared memory.
 
 mod address;
 pub mod ageing;
-mod apply;
 pub mod event;
 #[cfg(test)]
 mod fixture;
 mod position;
 pub mod protocol;
-pub mod receiver;
 mod reject;
-pub mod remote;
 pub mod roster;
 pub mod seal;
-pub mod sender;
 #[cfg(test)]
 mod sim;
 pub mod state;

@@ -83,11 +83,9 @@ rejects! {
     Ended => SyncRejectEnded;
     /// Delete or refresh of a session that is not in the table.
     UnknownSession => SyncRejectUnknownSession;
-    /// The remote table is full.
+    /// The remote table is full. What the session was to replace is gone.
     TableFull => SyncRejectTableFull;
-    /// The session is in this node's own tables.
-    LocalSession => SyncRejectLocalSession;
-    /// Another owner's session has this server-side flow.
+    /// Another session has this flow and does not make way. Older news under the same client-side key is gone all the same.
     Conflict => SyncRejectConflict;
 }
 

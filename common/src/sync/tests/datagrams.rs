@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::sync::WINDOW;
+use crate::sync::state::PEERS_MAX;
 
 /// Where the sequence number stands.
 const SEQUENCE: usize = 32;
@@ -34,18 +35,18 @@ fn node() -> Node {
 #[track_caller]
 fn assert_rejected(what: &str, source: IpAddr, datagram: &[u8], reason: Reject) {
     let mut node = node();
-    let (table, heard) = (node.table.clone(), node.state.peers().next().unwrap());
+    let (places, heard) = (node.places(), node.heard());
 
     assert_eq!(node.receive_from(source, datagram), Err(reason), "{what}");
 
     assert_eq!(node.counted(), [(reason.counter(), 1)], "{what}");
-    assert_eq!(node.table, table, "{what}");
-    let now = node.state.peers().next().unwrap();
-    assert_eq!(
-        (now.boot_epoch, now.highest, now.datagrams),
-        (heard.boot_epoch, heard.highest, heard.datagrams)
-    );
-    assert_eq!(node.state.peers().count(), 1, "{what}");
+    assert_eq!(node.places(), places, "{what}");
+    assert_eq!(but_for_rejects(node.heard()), but_for_rejects(heard), "{what}");
+}
+
+/// What is remembered of peers, except how much of theirs was rejected.
+pub(super) fn but_for_rejects(peers: Vec<PeerSnapshot>) -> Vec<PeerSnapshot> {
+    peers.into_iter().map(|peer| PeerSnapshot { rejects: 0, ..peer }).collect()
 }
 
 #[test]
@@ -108,6 +109,22 @@ fn a_datagram_for_this_secondary_alone_is_taken() {
     assert!(node().receive(&datagram).is_ok());
 }
 
+#[test]
+fn a_sender_whose_position_there_is_no_room_for_is_not_heard() {
+    let mut node = node();
+    while node.state.peers().count() < PEERS_MAX {
+        let taken = node.state.peers().count() as u16;
+        node.state.peer(NodeId(1000 + taken), NumaId(0), NOW).unwrap();
+    }
+    let places = node.places();
+    let another_numa_node = damaged(18, &[1]);
+
+    assert_eq!(node.receive(&another_numa_node), Err(Reject::PeersFull));
+
+    assert_eq!(node.counted(), [(Counter::SyncRejectPeersFull, 1)]);
+    assert_eq!(node.places(), places);
+}
+
 /// Gives a fresh node a datagram with one bad record between good ones.
 #[track_caller]
 fn assert_record_rejected(what: &str, bad: &[u8], reason: Reject) {
@@ -121,7 +138,7 @@ fn assert_record_rejected(what: &str, bad: &[u8], reason: Reject) {
     let received = node.receive(&[before, bad, after].concat()).unwrap();
 
     assert_eq!(received, Received { applied: 2, rejected: 1 }, "{what}");
-    assert_eq!(node.table, only_good.table, "{what}");
+    assert_eq!(node.places(), only_good.places(), "{what}");
     assert_eq!(node.counted(), [(Counter::SyncRxUpserts, 2), (reason.counter(), 1)], "{what}");
 }
 
@@ -181,7 +198,7 @@ fn a_length_past_the_end_ends_the_datagram() {
             [(Counter::SyncRxUpserts, 1), (Counter::SyncRejectRecordLength, 1)],
             "cut to {length}"
         );
-        assert_eq!(node.table.sessions.len(), 1);
+        assert_eq!(node.sessions().len(), 1);
     }
 }
 
@@ -190,7 +207,7 @@ fn a_datagram_without_records_is_a_sign_of_life() {
     let mut node = Node::new();
     assert_eq!(node.receive(&good()[..HEADER_BYTES]), Ok(Received::default()));
     assert_eq!(node.counted(), []);
-    assert_eq!(node.state.peers().next().unwrap().datagrams, 1);
+    assert_eq!(node.heard()[0].datagrams, 1);
 }
 
 #[test]

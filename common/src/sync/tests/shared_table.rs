@@ -1,17 +1,13 @@
-//! The table in shared memory does what the obvious one does.
+//! The tables in shared memory do what the obvious ones do.
 
-use std::collections::HashMap;
-
-use super::rules::{ended, refreshed, reported};
+use super::rules::send;
 use super::*;
 use crate::id::Generation;
 use crate::session::SessionState;
 use crate::session::expiry::Sweep;
 use crate::session::table::{SessionTable, TableWriter};
 use crate::shm::header::FileKind;
-use crate::sync::ageing;
-use crate::sync::apply::{Circumstances, apply};
-use crate::sync::wire::Body;
+use crate::sync::tables::SharedTables;
 
 fn table(directory: &tempfile::TempDir) -> TableWriter {
     let path = FileKind::RemoteTable.path(directory.path(), 0);
@@ -19,18 +15,15 @@ fn table(directory: &tempfile::TempDir) -> TableWriter {
     TableWriter::attach(&path, FileKind::RemoteTable).unwrap()
 }
 
-fn sessions_in(table: &TableWriter) -> HashMap<FlowKey, Session> {
-    let mut sessions = HashMap::new();
-    table.scan(0, table.capacity(), |_, session| {
-        sessions.insert(session.client_key(), session);
-    });
-    sessions
+/// Node 1 with a remote table in a file.
+fn shared(directory: &tempfile::TempDir) -> Node<SharedTables> {
+    Node::with_tables(RECEIVER, SharedTables::new(table(directory), Vec::new()))
 }
 
-/// One record of few sessions, few owners and few generations, so that they meet.
-fn any_message() -> impl Strategy<Value = (NodeId, bool, Body)> {
-    let session = (0u8..4, 0u8..4, any::<bool>(), 2u16..5, 0u32..3, 16u8..=22, 0u64..100_000);
-    (session, 0u8..3, any::<bool>()).prop_map(
+/// What an owner says of few sessions, few owners and few generations, so that they meet.
+fn any_news() -> impl Strategy<Value = (EventKind, Session, bool)> {
+    let session = (0u8..4, 0u8..4, any::<bool>(), 2u16..5, 0u32..3, 16u8..=22, 0u64..700_000);
+    (session, 0usize..3, any::<bool>()).prop_map(
         |((client, local, v4, owner, generation, state, idle), kind, late)| {
             let of = |number| if v4 { session_v4(number) } else { session_v6(number) };
             let session = Session {
@@ -41,8 +34,7 @@ fn any_message() -> impl Strategy<Value = (NodeId, bool, Body)> {
                 last_seen: NOW - idle,
                 ..of(client)
             };
-            let (owner, body) = [reported, ended, refreshed][usize::from(kind)](&session);
-            (owner, late, body)
+            ([EventKind::Upsert, EventKind::Delete, EventKind::Refresh][kind], session, late)
         },
     )
 }
@@ -51,22 +43,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn the_shared_table_and_the_model_stay_equal(
-        messages in proptest::collection::vec(any_message(), 1..200),
-    ) {
+    fn the_shared_table_and_the_model_stay_equal(news in proptest::collection::vec(any_news(), 1..200)) {
         let directory = tempfile::tempdir().unwrap();
-        let mut shared = table(&directory);
-        let mut model = ModelTable::new(256);
-        for (sender, late, body) in messages {
-            let is_local = |_: &FlowKey| false;
-            let circumstances = Circumstances { sender, late, now: NOW, timeouts: &TIMEOUTS, is_local };
+        let (mut shared, mut model) = (shared(&directory), Node::new());
+        for (kind, session, late) in news {
+            let expected = send(kind, &session, late, &mut model);
+            let found = send(kind, &session, late, &mut shared);
 
-            let expected = apply(&body, &circumstances, &mut model);
-            let found = apply(&body, &circumstances, &mut shared);
-
-            model.assert_consistent();
             prop_assert_eq!(found, expected);
-            prop_assert_eq!(&sessions_in(&shared), &model.sessions);
+            prop_assert_eq!(shared.sessions(), model.sessions());
+            prop_assert_eq!(&model.tables.violation, &None);
         }
     }
 }
@@ -74,13 +60,13 @@ proptest! {
 #[test]
 fn a_refresh_leaves_alone_what_a_worker_has_written_meanwhile() {
     let directory = tempfile::tempdir().unwrap();
-    let mut shared = table(&directory);
-    let index = TableWriter::insert(&mut shared, &session_v4(1)).unwrap();
-    shared.touch(index, NOW + 500);
+    let mut node = shared(&directory);
+    let place = node.tables.insert(&session_v4(1)).unwrap();
+    node.tables.touch(place, NOW + 500);
 
-    super::super::remote::RemoteTable::update(&mut shared, &Session { last_seen: NOW, ..session_v4(1) });
+    assert_eq!(send(EventKind::Refresh, &session_v4(1), false, &mut node), Ok(()));
 
-    assert_eq!(shared.session(index).unwrap().last_seen, NOW + 500);
+    assert_eq!(node.tables.session(place).unwrap().last_seen, NOW + 500);
 }
 
 #[test]

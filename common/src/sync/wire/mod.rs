@@ -24,7 +24,7 @@ mod record;
 mod remaining;
 mod runs;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod vocabulary;
 
 pub use batch::{BatchWriter, DATAGRAM_BYTES_MIN, PushError};

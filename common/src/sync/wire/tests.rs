@@ -2,7 +2,7 @@
 
 mod capacity;
 mod damage;
-mod roundtrip;
+pub(in crate::sync) mod roundtrip;
 
 use std::net::IpAddr;
 

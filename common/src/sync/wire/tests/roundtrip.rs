@@ -73,7 +73,7 @@ fn any_range() -> impl Strategy<Value = Body> {
     )
 }
 
-pub(super) fn any_body() -> impl Strategy<Value = Body> {
+pub(in crate::sync) fn any_body() -> impl Strategy<Value = Body> {
     let credit = (any_stream(), any::<u64>()).prop_map(|(stream, until)| Credit { stream, until });
     let nack = (any_stream(), 1u64..u64::MAX - 70_000, 1u16..);
     let nack = nack.prop_map(|(stream, first, count)| Nack { stream, first, count });
