@@ -32,7 +32,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let key_file = directory.path().join("sync.key");
 
-        let error = load_keys(&Security::Aead { key_file: key_file.clone() }).err().expect("an error");
+        let error =
+            load_keys(&Security::Aead { key_file: key_file.clone() }).map(drop).expect_err("an error");
         assert!(format!("{error:#}").contains("batonctl key new"), "{error:#}");
 
         KeyFile::generate().unwrap().create(&key_file).unwrap();

@@ -95,14 +95,17 @@ impl Protocol<'_> {
         if let Some(got) = self.returning.got_mut(peer, end.range, end.nonce) {
             got.all = Some(end.sessions);
         }
-        let complete = |span: &Span| span.got().iter().all(|got| got.is_whole());
-        let Some(at) = self.returning.spans.iter().position(|span| span.peer == peer && complete(span))
-        else {
-            return;
-        };
+        self.go_on_if_whole(peer, turn);
+    }
+
+    /// Asks for the next span if the present one came as a whole; whether it did.
+    fn go_on_if_whole<T: Tables, X: Transmit>(&mut self, peer: usize, turn: &mut Turn<'_, T, X>) -> bool {
+        let is_whole = |span: &Span| span.peer == peer && span.got().iter().all(|got| got.is_whole());
+        let Some(at) = self.returning.spans.iter().position(is_whole) else { return false };
         let span = self.returning.spans.swap_remove(at);
         self.peers[peer].next_returned = span.first + span.count;
         self.ask_back(peer, turn);
+        true
     }
 
     /// Asks peers for what they hold of this node's sessions, and asks again.
@@ -114,6 +117,8 @@ impl Protocol<'_> {
             }
             match self.returning.spans.iter().position(|span| span.peer == peer) {
                 None => self.ask_back(peer, turn),
+                // Its last session may have come after its end.
+                Some(_) if self.go_on_if_whole(peer, turn) => {}
                 Some(at) if now >= self.returning.spans[at].retry_at => {
                     self.ask_again_for_span(at, turn);
                 }
