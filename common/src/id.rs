@@ -61,7 +61,7 @@ impl Generation {
 
     /// That of the next session under the same key: higher than any that another owner of this one has.
     pub fn of_next_session(self) -> Generation {
-        Generation((self.0 | (1 << Self::OWNER_BITS) - 1).saturating_add(1))
+        Generation((self.0 | ((1 << Self::OWNER_BITS) - 1)).saturating_add(1))
     }
 
     /// Whether both are of one session, whoever owns it.
