@@ -9,7 +9,7 @@ use crate::counter::Counter;
 use crate::sync::Reject;
 use crate::sync::position;
 use crate::sync::transmit::Transmit;
-use crate::sync::wire::{Body, Header, RangeId, Record, StreamId};
+use crate::sync::wire::{Body, Header, NodeState, RangeId, Record, StreamId};
 use crate::time::{Micros, Millis};
 
 /// What is to be known of the datagram that a record came in.
@@ -310,6 +310,9 @@ impl Protocol<'_> {
         self.courier.limit(hellos.map(|hello| hello.datagram_bytes_max.into()));
         if hello.wants_answer {
             self.say_hello(origin.peer, false, turn);
+        }
+        // It waits for the digest with which it finds that it has everything.
+        if hello.wants_answer || matches!(hello.state, NodeState::Joining | NodeState::Syncing) {
             self.housekeeping.tell_total_soon(turn.millis());
         }
         Ok(())

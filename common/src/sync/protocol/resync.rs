@@ -153,7 +153,10 @@ impl Protocol<'_> {
     fn on_detail(&mut self, origin: &Origin, range: RangeId, theirs: Digest) {
         let ready = self.readiness.state() == ReadyState::Ready;
         let peer = &mut self.peers[origin.peer];
-        if !origin.exact || !peer.state.has_its_own() {
+        // With nothing to lose by it, a range is asked for though the difference may only be on its way.
+        if !peer.state.has_its_own()
+            || !origin.exact && (ready || self.ledger.digest(peer.slot, range) == theirs)
+        {
             return;
         }
         if self.ledger.digest(peer.slot, range) == theirs {

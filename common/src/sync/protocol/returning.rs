@@ -13,8 +13,11 @@ use crate::time::Millis;
 
 use super::{Held, OwnerSlot};
 
-/// Ranges asked for at a time.
-const SPAN: u16 = 32;
+/// Most ranges asked for at a time.
+const SPAN_MAX: u16 = 64;
+
+/// Sessions asked for at a time, of one peer: what comes in one go fits the receive queue.
+const SESSIONS_MAX: u32 = 8192;
 
 /// How long to wait for them before asking again, milliseconds.
 const RETRY_MS: u64 = 150;
@@ -27,8 +30,44 @@ struct Span {
     count: u16,
     nonce: u32,
     retry_at: Millis,
-    /// Per range: sessions that came, and how many there are to come, once that is known.
-    got: [(u32, Option<u32>); SPAN as usize],
+    /// What came of each range.
+    got: [Got; SPAN_MAX as usize],
+}
+
+/// What came of a range.
+#[derive(Clone, Copy, Debug, Default)]
+struct Got {
+    sessions: u32,
+    /// How many there are to come, once that is known.
+    all: Option<u32>,
+}
+
+impl Got {
+    fn is_whole(self) -> bool {
+        self.all.is_some_and(|all| self.sessions >= all)
+    }
+}
+
+impl Span {
+    fn got(&self) -> &[Got] {
+        &self.got[..usize::from(self.count)]
+    }
+
+    /// Forgets what came of ranges that are not whole, and names them: first and count of each run.
+    fn missing(&mut self) -> Vec<(u16, u16)> {
+        let mut runs: Vec<(u16, u16)> = Vec::new();
+        for (range, got) in (self.first..).zip(&mut self.got[..usize::from(self.count)]) {
+            if got.is_whole() {
+                continue;
+            }
+            *got = Got::default();
+            match runs.last_mut().filter(|(first, count)| first + count == range) {
+                Some((_, count)) => *count += 1,
+                None => runs.push((range, 1)),
+            }
+        }
+        runs
+    }
 }
 
 /// What this node asks back.
@@ -42,7 +81,7 @@ impl Protocol<'_> {
     pub(super) fn on_given_back(&mut self, origin: &Origin) {
         let Some((range, nonce)) = origin.range else { return };
         if let Some(got) = self.returning.got_mut(origin.peer, range, nonce) {
-            got.0 += 1;
+            got.sessions += 1;
         }
     }
 
@@ -54,11 +93,9 @@ impl Protocol<'_> {
         turn: &mut Turn<'_, T, X>,
     ) {
         if let Some(got) = self.returning.got_mut(peer, end.range, end.nonce) {
-            got.1 = Some(end.sessions);
+            got.all = Some(end.sessions);
         }
-        let complete = |span: &Span| {
-            span.got[..usize::from(span.count)].iter().all(|(got, all)| all.is_some_and(|all| *got >= all))
-        };
+        let complete = |span: &Span| span.got().iter().all(|got| got.is_whole());
         let Some(at) = self.returning.spans.iter().position(|span| span.peer == peer && complete(span))
         else {
             return;
@@ -78,8 +115,7 @@ impl Protocol<'_> {
             match self.returning.spans.iter().position(|span| span.peer == peer) {
                 None => self.ask_back(peer, turn),
                 Some(at) if now >= self.returning.spans[at].retry_at => {
-                    self.returning.spans.swap_remove(at);
-                    self.ask_back(peer, turn);
+                    self.ask_again_for_span(at, turn);
                 }
                 Some(_) => {}
             }
@@ -94,13 +130,25 @@ impl Protocol<'_> {
             self.housekeeping.tell_total_soon(turn.millis());
             return;
         }
-        let count = SPAN.min(self.config.ranges - first);
+        let held = self.peers[peer].hello.map_or(0, |hello| hello.sessions_held);
+        let in_a_range = held / u32::from(self.config.ranges) + 1;
+        let count = (SESSIONS_MAX / in_a_range).clamp(1, SPAN_MAX.into()) as u16;
+        let count = count.min(self.config.ranges - first);
+        let got = [Got::default(); SPAN_MAX as usize];
+        self.returning.spans.push(Span { peer, first, count, nonce: 0, retry_at: Millis(0), got });
+        self.ask_again_for_span(self.returning.spans.len() - 1, turn);
+    }
+
+    /// Asks for the ranges of a span that have not come as a whole.
+    fn ask_again_for_span<T: Tables, X: Transmit>(&mut self, at: usize, turn: &mut Turn<'_, T, X>) {
         let nonce = self.resync.next_nonce();
-        let retry_at = turn.millis() + RETRY_MS;
-        let got = [(0, None); SPAN as usize];
-        self.returning.spans.push(Span { peer, first, count, nonce, retry_at, got });
-        let request = Body::RangeRequest(RangeRequest { first: RangeId(first), count, nonce });
-        self.courier.write(self.peers[peer].addressee(), HELD, &request, turn.out);
+        let span = &mut self.returning.spans[at];
+        (span.nonce, span.retry_at) = (nonce, turn.millis() + RETRY_MS);
+        let to = self.peers[span.peer].addressee();
+        for (first, count) in span.missing() {
+            let request = Body::RangeRequest(RangeRequest { first: RangeId(first), count, nonce });
+            self.courier.write(to, HELD, &request, turn.out);
+        }
     }
 
     /// Says how this node is.
@@ -139,7 +187,7 @@ impl Protocol<'_> {
 }
 
 impl Returning {
-    fn got_mut(&mut self, peer: usize, range: RangeId, nonce: u32) -> Option<&mut (u32, Option<u32>)> {
+    fn got_mut(&mut self, peer: usize, range: RangeId, nonce: u32) -> Option<&mut Got> {
         let span = self.spans.iter_mut().find(|span| span.peer == peer && span.nonce == nonce)?;
         let at = range.0.checked_sub(span.first)?;
         if at < span.count { span.got.get_mut(usize::from(at)) } else { None }

@@ -30,8 +30,10 @@ const DISTANCE: u32 = 12;
 /// How long the register is kept when nobody asks for anything, milliseconds.
 const REGISTER_KEPT_MS: u64 = 10_000;
 
-/// Digests told in one call.
-const DIGESTS_PER_POLL: u16 = 256;
+/// Digests told in one go, about a datagram, and how long to wait before the next. Milliseconds. Whoever misses one of these
+/// datagrams has it again before many more have come: what comes before that tells it nothing.
+const DIGESTS_AT_ONCE: u16 = 96;
+const DIGESTS_APART_MS: u64 = 2;
 
 /// Datagrams of the change stream sent again for one NACK.
 const AGAIN_MAX: u64 = 64;
@@ -133,7 +135,7 @@ impl Protocol<'_> {
 
     /// Whether a pass is under way, or is to begin.
     pub(super) fn is_serving(&self) -> bool {
-        self.serving.sending.is_some() || !self.serving.waiting.is_empty() || self.serving.details.is_some()
+        self.serving.sending.is_some() || !self.serving.waiting.is_empty()
     }
 
     /// Goes on with what peers asked for.
@@ -159,13 +161,12 @@ impl Protocol<'_> {
     fn tell_details<T: Tables, X: Transmit>(&mut self, turn: &mut Turn<'_, T, X>) {
         let Some(first) = self.serving.details else { return };
         let now = turn.millis();
-        if first == 0 {
-            if now.since(self.serving.details_told) < u64::from(self.config.digest_ms) / 4 {
-                return;
-            }
-            self.serving.details_told = now;
+        let pause = if first == 0 { u64::from(self.config.digest_ms) / 4 } else { DIGESTS_APART_MS };
+        if now.since(self.serving.details_told) < pause {
+            return;
         }
-        let end = first.saturating_add(DIGESTS_PER_POLL).min(self.config.ranges);
+        self.serving.details_told = now;
+        let end = first.saturating_add(DIGESTS_AT_ONCE).min(self.config.ranges);
         for range in (first..end).map(RangeId) {
             let digest = self.ledger.digest(OwnerSlot::SELF, range);
             self.tell_digest(range, digest, turn);

@@ -559,9 +559,13 @@ impl<'a> Cluster<'a> {
 
     /// Whether every node says that it is ready and its peers' digests are equal.
     pub fn all_ready(&self) -> bool {
-        self.nodes.iter().zip(&self.belongs).filter(|(_, belongs)| **belongs).all(|(node, _)| {
-            node.protocol.as_ref().is_some_and(|protocol| protocol.readiness().state() == ReadyState::Ready)
-        })
+        (0..self.nodes.len()).filter(|node| self.belongs[*node]).all(|node| self.is_ready(node))
+    }
+
+    /// Whether a node is ready.
+    pub fn is_ready(&self, node: usize) -> bool {
+        let protocol = self.nodes[node].protocol.as_ref();
+        protocol.is_some_and(|protocol| protocol.readiness().state() == ReadyState::Ready)
     }
 
     /// Simulated time.

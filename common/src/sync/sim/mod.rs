@@ -229,7 +229,6 @@ planted_bugs_are_found! {
     refresh_is_ignored => RefreshIsIgnored from 19;
     nothing_is_given_back => NothingIsGivenBack from 124;
     no_digests => NoDigests from 1;
-    ready_at_once => ReadyAtOnce from 686;
     outdated_stay_so => OutdatedStaySo from 28;
     numbers_begin_anew => NumbersBeginAnew from 40;
 }

@@ -183,3 +183,28 @@ fn an_incomplete_range_takes_nothing_away() {
     let seed = (1..=40).find(|seed| loses_living_sessions(Mutation::IncompleteRangesPurge, *seed));
     assert!(!loses_living_sessions(Mutation::None, seed.expect("weather that shows the bug")));
 }
+
+/// Whether a node that lost everything calls itself ready before it has what the other one has.
+fn is_ready_with_less(mutation: Mutation) -> bool {
+    const SESSIONS: u8 = 60;
+    let durable = durable();
+    let mut cluster = two_nodes(&durable, mutation, 16);
+    (1..=SESSIONS).for_each(|number| cluster.connect(0, client(number)));
+    cluster.run_for(200 * MS, TICK, false);
+    let now = cluster.now;
+    cluster.nodes[1].crash(now, now + 100 * MS);
+    cluster.run_for(100 * MS, TICK, false);
+    for _ in 0..10_000 {
+        cluster.run_for(MS, TICK, false);
+        if cluster.is_ready(1) {
+            return (1..=SESSIONS).any(|number| !cluster.holds(1, client(number)));
+        }
+    }
+    panic!("not ready after ten seconds");
+}
+
+#[test]
+fn a_node_is_ready_when_it_has_what_the_others_have() {
+    assert!(!is_ready_with_less(Mutation::None));
+    assert!(is_ready_with_less(Mutation::ReadyAtOnce));
+}
