@@ -159,7 +159,10 @@ fn no_upsert_of_the_same_session_sets_its_state_back() {
         assert_eq!(report(&held(), late, &mut node), Ok(()));
         assert_eq!(the_session(&node).state, SessionState::TcpFinFromServer);
 
-        let claimed = Session { state: SessionState::TcpEstablished, ..owned_by(HIGHER, 6) };
+        let claimed = Session {
+            state: SessionState::TcpEstablished,
+            ..owned_by(HIGHER, held().generation.of_next_owner().0)
+        };
         assert_eq!(report(&claimed, late, &mut node), Ok(()));
         assert_eq!(the_session(&node).state, SessionState::TcpFinFromServer, "nor does a claim");
 
@@ -170,13 +173,17 @@ fn no_upsert_of_the_same_session_sets_its_state_back() {
 }
 
 #[test]
-fn a_new_connection_on_the_same_endpoints_has_a_higher_generation() {
-    let closed = Session { state: SessionState::TcpTimeWait, ..held() };
-    let mut node = node_of(&[closed]);
+fn a_new_connection_on_the_same_endpoints_begins_with_its_own_state() {
+    let next_session = held().generation.of_next_session().0;
+    for owner in [LOWER, HOLDER, HIGHER] {
+        for state in [SessionState::TcpFinFromServer, SessionState::TcpTimeWait] {
+            let mut node = node_of(&[Session { state, ..held() }]);
 
-    assert_eq!(report(&owned_by(HOLDER, 6), false, &mut node), Ok(()));
+            assert_eq!(report(&owned_by(owner, next_session), false, &mut node), Ok(()));
 
-    assert_eq!(the_session(&node).state, SessionState::TcpEstablished);
+            assert_eq!(the_session(&node).state, SessionState::TcpEstablished, "{owner}, {state:?}");
+        }
+    }
 }
 
 #[test]
@@ -316,7 +323,8 @@ fn who_has_seen_packets_of_a_session_that_its_owner_lets_age_takes_it_over() {
 
     assert_eq!(tell(EventKind::Delete, &held(), false, &mut node), Ok(()));
 
-    let expected = Session { owner: RECEIVER, generation: Generation(6), last_sent: NOW, ..held() };
+    let generation = held().generation.of_next_owner();
+    let expected = Session { owner: RECEIVER, generation, last_sent: NOW, ..held() };
     assert_eq!(the_session(&node), expected);
 }
 
