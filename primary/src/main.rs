@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use baton_common::config::{self, Config};
+use baton_common::runtime::ready_path;
 use clap::Parser;
 use sd_notify::NotifyState;
 
@@ -81,8 +82,22 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     watch(&node, &stop);
     sd_notify::notify(false, &[NotifyState::Stopping]).context("telling the service manager")?;
     node.stop();
+    withdraw(&config);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Takes the ready files away. A secondary that is stopped leaves its own, for the node forwards on; now it does not.
+fn withdraw(config: &Config) {
+    for domain in &config.sync.domains {
+        let path = ready_path(&config.paths.runtime, domain.numa);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::error!(path = %path.display(), %error, "the ready file cannot be removed");
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Looks after the node until it is told to stop.
