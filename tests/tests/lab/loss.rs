@@ -46,7 +46,10 @@ fn root_doubled_sync_datagrams_are_counted_and_change_nothing() {
     let (sent, received) = (Counters::settled(&lab, 1), Counters::settled(&lab, 2));
     let doubled = received.get(Counter::SyncRejectDuplicate);
     assert!(doubled >= 50, "{doubled} duplicates are too few to tell");
-    assert_eq!(received.get(Counter::SyncRxDatagrams), sent.get(Counter::SyncTxDatagrams) + doubled);
+    // A few more are sent while the counters are read, one node's after the other's.
+    let numbers = sent.get(Counter::SyncTxDatagrams)..=Counters::read(&lab, 1).get(Counter::SyncTxDatagrams);
+    let once = received.get(Counter::SyncRxDatagrams) - doubled;
+    assert!(numbers.contains(&once), "{once} of {numbers:?}");
     assert_eq!(
         received.starting_with("sync_reject_"),
         [(Counter::SyncRejectDuplicate.name(), doubled)].into()
