@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(report.losses.len(), report.lost as usize);
         for loss in &report.losses {
             assert!(report.opened_at_ms.contains(&loss.opened_at_ms) && loss.client.is_some(), "{loss:?}");
-            assert!(loss.lost_at_ms >= loss.opened_at_ms && loss.answers <= 1, "{loss:?}");
+            assert!(loss.lost_at_ms >= loss.opened_at_ms && loss.answers == 1, "{loss:?}");
             assert_eq!(loss.reason, "closed");
         }
     }

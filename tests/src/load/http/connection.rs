@@ -162,7 +162,14 @@ impl Connection {
             let Some(stream) = &mut self.stream else { return Progress::Nothing };
             match stream.read(&mut buffer) {
                 Ok(0) if self.closing => return self.end(),
-                Ok(0) => self.lose(Loss::Closed),
+                Ok(0) => {
+                    // An answer may have come with the close: it was given.
+                    self.take_answer();
+                    if self.loss.is_none() {
+                        self.lose(Loss::Closed);
+                    }
+                    return Progress::Nothing;
+                }
                 Ok(length) => self.received.extend_from_slice(&buffer[..length]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
