@@ -91,9 +91,10 @@ impl Protocol<'_> {
             self.give_up(held.place, turn);
             return Err(Reject::Ended);
         }
-        // What no peer was told of gives way to what one has told.
-        let unreported = mine && !told::is_told(held.session.last_sent);
-        if !unreported && !self.wins(session.owner, session.generation, &held.session) {
+        // What no peer was told of gives way to what one has told, unless it came after that.
+        let gives_way =
+            mine && !told::is_told(held.session.last_sent) && session.generation >= held.session.generation;
+        if !gives_way && !self.wins(session.owner, session.generation, &held.session) {
             if mine {
                 if same_endpoints && session.generation == held.session.generation {
                     self.learn_state(&held, session.state, turn);
@@ -197,6 +198,12 @@ impl Protocol<'_> {
             turn.tables.touch(place, session.last_seen);
         }
         self.enter(place, &session, self.peers[origin.peer].slot);
+        if old.owner == self.node && is_closed(state) && !reopened && !is_closed(session.state) {
+            // One node saw the client's FIN and claimed for it, this one the server's: only here it is known that both are gone.
+            self.take_over(place, &session, turn);
+            let generation = session.generation.of_next_owner();
+            self.tell_end(place, &Session { state, generation, owner: self.node, ..session }, turn);
+        }
     }
 
     /// Enters what an owner has in the ledger.

@@ -358,14 +358,20 @@ impl<'a> Cluster<'a> {
         }
         self.check_port(number, session.local);
         let inherited = key.protocol == Protocol::Tcp && session.state != SessionState::TcpSynReceived;
+        let mut wait = pace;
         if key.protocol == Protocol::Tcp {
             let Passed::Through(answered) = self.server_sends(number, session.local, SYN_ACK) else { return };
             if answered.client_key() != key {
                 return;
             }
-            let Passed::Through(done) = self.client_sends(number, ACK) else { return };
-            if done.local != session.local {
-                return;
+            // The client takes it for open now. The router may think again before its answer comes.
+            if self.random.chance(300_000) {
+                wait = self.random.below(SECOND / 5);
+            } else {
+                let Passed::Through(done) = self.client_sends(number, ACK) else { return };
+                if done.local != session.local {
+                    return;
+                }
             }
         }
         self.opened += 1;
@@ -375,7 +381,7 @@ impl<'a> Cluster<'a> {
         connection.missing_since = None;
         connection.inherited = inherited;
         connection.safe = false;
-        connection.next_try = self.now + pace;
+        connection.next_try = self.now + wait;
     }
 
     /// No port is given out that a living connection uses, as far as anybody could know.
