@@ -3,6 +3,7 @@
 use super::digest::key_hash;
 use super::inbox::Origin;
 use super::mutation::Mutation;
+use super::own::told_at;
 use super::peer::Peer;
 use super::{CONTROL, Protocol, Tables, Turn};
 use crate::counter::Counter;
@@ -134,7 +135,7 @@ impl Protocol<'_> {
             self.courier.write(to, StreamId::RANGES, &body, turn.out);
         } else if owner == self.node && self.awaits_client(&held.session) {
             self.count(Counter::QueriesAnswered);
-            turn.tables.set_last_sent(held.place, turn.millis());
+            turn.tables.set_last_sent(held.place, told_at(&held.session));
             self.tell(EventKind::Upsert, held.place, &held.session, turn);
         } else if owner == to.node {
             self.count(Counter::QueriesAnswered);

@@ -26,6 +26,9 @@ pub const SECOND: u64 = 1_000_000;
 /// How far a wall clock is set forward or back at most, microseconds: an hour.
 const WALL_STEP: u64 = 3600 * SECOND;
 
+/// How long something of a connection is left at a node after its end, at most: it is swept out in passes of four seconds.
+const REMAINS: u64 = 10 * SECOND;
+
 /// What is planned to go wrong, in millionths a tick.
 #[derive(Clone, Copy, Debug, Default)]
 struct Plan {
@@ -364,8 +367,14 @@ impl<'a> Cluster<'a> {
             if answered.client_key() != key {
                 return;
             }
-            // The client takes it for open now. The router may think again before its answer comes.
-            if self.random.chance(300_000) {
+            // The client takes it for open now. The router may think again before its answer comes; if that meets what is left
+            // of an earlier connection, it passes through that.
+            let closed_at = match self.connections[number].phase {
+                Phase::Closed(at) => at,
+                Phase::Open { since, .. } => since,
+            };
+            let is_first = closed_at == 0 || self.now - closed_at > REMAINS;
+            if is_first && self.random.chance(300_000) {
                 wait = self.random.below(SECOND / 5);
             } else {
                 let Passed::Through(done) = self.client_sends(number, ACK) else { return };

@@ -228,7 +228,6 @@ planted_bugs_are_found! {
     departed_are_heard => DepartedAreHeard from 18;
     refresh_is_ignored => RefreshIsIgnored from 19;
     nothing_is_given_back => NothingIsGivenBack from 124;
-    handshakes_are_kept => HandshakesAreKept from 32;
     no_digests => NoDigests from 1;
     outdated_stay_so => OutdatedStaySo from 28;
     numbers_begin_anew => NumbersBeginAnew from 40;
