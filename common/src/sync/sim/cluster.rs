@@ -3,13 +3,14 @@
 use super::clients::{Connection, Phase};
 use super::keys::KeyChange;
 use super::network::{Network, Weather};
-use super::node::{Durable, Node, address};
+use super::node::{Durable, Node, TIMEOUTS, address};
 use super::random::Random;
 use super::worker::Passed;
 use crate::flow::{Endpoint, FlowKey, Protocol};
 use crate::id::NodeId;
 use crate::packet::TcpFlags;
 use crate::session::SessionState;
+use crate::session::tcp::initial_state;
 use crate::sync::protocol::mutation::Mutation;
 use crate::sync::protocol::readiness::ReadyState;
 use crate::sync::protocol::{Member, Tables};
@@ -55,7 +56,7 @@ pub struct Cluster<'a> {
     /// Which nodes are members.
     is_member: Vec<bool>,
     /// Which nodes are members in calm times.
-    belongs: Vec<bool>,
+    pub belongs: Vec<bool>,
     salt: u64,
     /// Since when nothing is wrong.
     calm_since: u64,
@@ -162,6 +163,10 @@ impl<'a> Cluster<'a> {
         for node in &mut self.nodes {
             node.down_until = node.down_until.min(self.now);
             node.restart_at = node.restart_at.min(self.now);
+        }
+        if self.is_member != self.belongs {
+            // A node that was alone has been ready by itself. What the others hold it hears of only now.
+            self.lost_at = self.now + 3 * SECOND;
         }
         self.is_member.clone_from(&self.belongs);
         self.spread_members();
@@ -325,6 +330,7 @@ impl<'a> Cluster<'a> {
         let clock = node.clock(self.now).millis();
         let passed = node.worker.inbound(key, flags, server, clock, &mut node.tables);
         self.print(key, at, flags, passed);
+        self.note_who_saw(number, at, passed);
         passed
     }
 
@@ -336,7 +342,17 @@ impl<'a> Cluster<'a> {
         let clock = node.clock(self.now).millis();
         let passed = node.worker.outbound(key, flags, clock, &mut node.tables);
         self.print(connection.key, at, flags, passed);
+        self.note_who_saw(number, at, passed);
         passed
+    }
+
+    fn note_who_saw(&mut self, number: usize, at: usize, passed: Passed) {
+        if let Passed::Through(session) = passed
+            && usize::from(session.owner.0) == at + 1
+            && self.connections[number].local() == Some(session.local)
+        {
+            self.connections[number].owner_saw = self.now;
+        }
     }
 
     /// Prints what became of a packet of the connection that is traced.
@@ -360,7 +376,7 @@ impl<'a> Cluster<'a> {
             return;
         }
         self.check_port(number, session.local);
-        let inherited = key.protocol == Protocol::Tcp && session.state != SessionState::TcpSynReceived;
+        let inherited = session.state != initial_state(key.protocol);
         let mut wait = pace;
         if key.protocol == Protocol::Tcp {
             let Passed::Through(answered) = self.server_sends(number, session.local, SYN_ACK) else { return };
@@ -389,6 +405,7 @@ impl<'a> Cluster<'a> {
         connection.heard = self.now;
         connection.missing_since = None;
         connection.inherited = inherited;
+        connection.owner_saw = self.now;
         connection.safe = false;
         connection.next_try = self.now + wait;
     }
@@ -428,6 +445,7 @@ impl<'a> Cluster<'a> {
     /// Whether a packet of a connection went where it should; what must not happen is noted.
     fn judge(&mut self, number: usize, local: Endpoint, passed: Passed) -> bool {
         let udp = self.connections[number].key.protocol == Protocol::Udp;
+        let owner_saw = self.connections[number].owner_saw;
         match passed {
             Passed::Through(session)
                 if session.local == local && session.client_key() == self.connections[number].key =>
@@ -441,7 +459,9 @@ impl<'a> Cluster<'a> {
                 };
                 let settled =
                     self.now - since > SECOND && self.now - self.connections[number].heard < 3 * SECOND;
-                let inherited = self.connections[number].inherited;
+                // Its owner has let it age, and another node that has seen it goes on with it: UDP may open anew in between.
+                let aged = udp && owner_saw + u64::from(TIMEOUTS.udp_ms) * 1000 < self.now + SECOND / 2;
+                let inherited = self.connections[number].inherited || aged;
                 if self.calm_for() > 4 * SECOND && settled && self.lost_at < since && !inherited {
                     let message = format!(
                         "{:.3} s: connection {number} through {local:?} went through {session:?}",
@@ -524,52 +544,6 @@ impl<'a> Cluster<'a> {
         connection.phase = Phase::Closed(self.now);
         connection.next_try = self.now + pause;
         connection.missing_since = None;
-    }
-
-    /// What a node holds and others should hold too: key, other half, owner and generation, sorted.
-    pub fn picture(&self, node: usize) -> Vec<String> {
-        let node = &self.nodes[node];
-        let own = node.worker.node;
-        let mut picture: Vec<String> = node
-            .tables
-            .iter()
-            .filter(|(place, session)| {
-                let unreported = !crate::session::told::is_told(session.last_sent)
-                    || crate::session::tcp::is_closed(session.state);
-                session.owner != NodeId(0)
-                    && !(session.owner == own && unreported)
-                    && node.tables.find(&session.client_key()).is_some_and(|held| held.place == *place)
-            })
-            .map(|(_, session)| {
-                let (client, local) = (session.client_key(), session.local);
-                format!("{client:?} by {local:?} owner {} generation {}", session.owner, session.generation)
-            })
-            .collect();
-        picture.sort();
-        picture
-    }
-
-    /// Where two nodes' pictures differ, if they do.
-    pub fn difference(&self) -> Option<String> {
-        let mut belonging = (0..self.nodes.len()).filter(|number| self.belongs[*number]);
-        let one = belonging.next()?;
-        let first = self.picture(one);
-        belonging.find_map(|number| {
-            let other = self.picture(number);
-            if first == other {
-                return None;
-            }
-            let only = |one: &[String], other: &[String]| {
-                one.iter().filter(|line| !other.contains(line)).cloned().collect::<Vec<_>>()
-            };
-            Some(format!(
-                "node {} alone: {:#?}\nnode {} alone: {:#?}",
-                one + 1,
-                only(&first, &other),
-                number + 1,
-                only(&other, &first)
-            ))
-        })
     }
 
     /// Whether every node says that it is ready and its peers' digests are equal.
