@@ -31,7 +31,8 @@ pub mod session;
 pub mod nat;
 pub mod sync;
 
-// Layer 6: the worker's pipeline, the control protocol and the list of table files.
+// Layer 6: the worker's pipeline, the control protocol, metrics and the list of table files.
 pub mod control;
 pub mod files;
+pub mod metrics;
 pub mod pipeline;

@@ -7,6 +7,7 @@ mod foreign;
 mod link;
 mod lock;
 mod memory;
+mod metrics;
 mod outbox;
 mod primary;
 mod reports;
@@ -106,6 +107,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })
     .context("mirroring the kernel's routes and neighbours")?;
     let memory = Memory::attach(config, id, domain)?;
+    let _metrics = metrics::start(config, id, domain, &desk)?;
     let attachment = Attachment::begin(config, id, domain, &primary)?;
     let secondary = Secondary::new(config, domain, keyring, memory, attachment, &mirror, desk, announcer)?;
     sd_notify::notify(false, &[NotifyState::Ready]).context("telling the service manager")?;
