@@ -19,7 +19,7 @@ CONFIG     := $(SYSCONFDIR)/baton/baton.ron
 BUILT    :=
 BINARIES := baton-hugepages baton-primary baton-sync batonctl
 UNITS    := $(notdir $(wildcard systemd/*.service systemd/*.target))
-DOCS     := README.md ARCHITECTURE.md CHANGELOG.md LICENSE conf/baton.ron $(wildcard docs/*.md)
+DOCS     := README.md ARCHITECTURE.md CHANGELOG.md LICENSE conf/baton.ron $(wildcard docs/*.md) docs/alerts.yml docs/grafana/baton.json
 SCRIPTS  := .ci/run tests/run $(wildcard tests/install-deps)
 
 # What `bench-table` and `bench-sync` measure: how many sessions, and how often.
@@ -107,4 +107,4 @@ uninstall: ## Remove what `install` put there; a config that was edited stays
 		$(addprefix "$(DESTDIR)$(DOCDIR)"/,$(DOCS))
 	@if cmp -s conf/baton.ron "$(DESTDIR)$(CONFIG)"; then rm -f "$(DESTDIR)$(CONFIG)"; \
 		elif [ -e "$(DESTDIR)$(CONFIG)" ]; then echo "kept, because it was edited: $(DESTDIR)$(CONFIG)"; fi
-	@rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(DOCDIR)/conf" "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)" "$(DESTDIR)$(dir $(CONFIG))" 2>/dev/null || true
+	@rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(DOCDIR)/conf" "$(DESTDIR)$(DOCDIR)/docs/grafana" "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)" "$(DESTDIR)$(dir $(CONFIG))" 2>/dev/null || true

@@ -71,7 +71,8 @@ impl Source for PrimaryMetrics {
         write_services(to, &self.live.services());
         let help = "Whether the NUMA node's sync secondary is attached: 1 or 0.";
         to.family("baton_secondary_attached", MetricKind::Gauge, help);
-        for secondary in self.live.secondaries() {
+        // Without synchronisation they only stand by.
+        for secondary in self.live.secondaries().iter().filter(|_| self.config.sync.enabled) {
             to.sample(&[("numa", &secondary.numa.to_string())], secondary.attached.into());
         }
     }

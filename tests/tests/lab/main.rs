@@ -8,6 +8,7 @@ mod harness;
 mod labs;
 mod load;
 mod loss;
+mod metrics;
 mod movement;
 mod packets;
 mod partition;
