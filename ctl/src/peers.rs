@@ -146,7 +146,8 @@ impl Heard {
     }
 }
 
-fn state_of(view: &PeerView) -> &'static str {
+/// How far a peer says it is.
+pub fn state_of(view: &PeerView) -> &'static str {
     match view.state {
         None => "unknown",
         Some(NodeState::Joining) => "joining",

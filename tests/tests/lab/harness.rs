@@ -149,7 +149,8 @@ impl Lab {
         parse(&printed(self.batonctl_command(number, words).arg("--json")))
     }
 
-    fn batonctl_command(&self, number: u16, words: &[&str]) -> Command {
+    /// `batonctl` for node `number`.
+    pub fn batonctl_command(&self, number: u16, words: &[&str]) -> Command {
         let mut command = Command::new(binary("batonctl"));
         command.arg("--config").arg(self.config(number)).args(words);
         command

@@ -17,6 +17,7 @@ mod primary;
 mod secondary;
 mod sessions;
 mod takeover;
+mod top;
 mod traffic;
 mod wait;
 mod young;
