@@ -12,10 +12,11 @@ pub mod time;
 pub mod packet;
 pub mod shm;
 
-// Layer 3: services, counters, config, steering, the kernel's neighbours.
+// Layer 3: services, counters, config, logging, steering, the kernel's neighbours.
 pub mod config;
 pub mod counter;
 pub mod idle;
+pub mod logging;
 pub mod neighbour;
 pub mod netlink;
 pub mod punt;
