@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,8 +18,8 @@ use crate::wait::wait_for;
 
 const FLOWS: u32 = 40;
 const RATE: u32 = 1000;
-const ROWS: u16 = 24;
-const COLUMNS: u16 = 120;
+const ROWS: NonZero<u16> = NonZero::new(24).expect("not zero");
+const COLUMNS: NonZero<u16> = NonZero::new(120).expect("not zero");
 
 /// A program on a terminal of its own. It is ended if it does not end by itself.
 struct Terminal {
@@ -30,7 +31,7 @@ struct Terminal {
 
 impl Terminal {
     fn start(mut command: Command) -> Terminal {
-        let size = Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: ROWS.get(), ws_col: COLUMNS.get(), ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).expect("a terminal");
         let end = || Stdio::from(pty.slave.as_fd().try_clone_to_owned().expect("its other end"));
         command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end()).process_group(0);
