@@ -26,6 +26,9 @@ pub const SECOND: u64 = 1_000_000;
 /// How far a wall clock is set forward or back at most, microseconds: an hour.
 const WALL_STEP: u64 = 3600 * SECOND;
 
+/// How long something of a connection is left at a node after its end, at most: it is swept out in passes of four seconds.
+const REMAINS: u64 = 10 * SECOND;
+
 /// What is planned to go wrong, in millionths a tick.
 #[derive(Clone, Copy, Debug, Default)]
 struct Plan {
@@ -358,14 +361,26 @@ impl<'a> Cluster<'a> {
         }
         self.check_port(number, session.local);
         let inherited = key.protocol == Protocol::Tcp && session.state != SessionState::TcpSynReceived;
+        let mut wait = pace;
         if key.protocol == Protocol::Tcp {
             let Passed::Through(answered) = self.server_sends(number, session.local, SYN_ACK) else { return };
             if answered.client_key() != key {
                 return;
             }
-            let Passed::Through(done) = self.client_sends(number, ACK) else { return };
-            if done.local != session.local {
-                return;
+            // The client takes it for open now. The router may think again before its answer comes; if that meets what is left
+            // of an earlier connection, it passes through that.
+            let closed_at = match self.connections[number].phase {
+                Phase::Closed(at) => at,
+                Phase::Open { since, .. } => since,
+            };
+            let is_first = closed_at == 0 || self.now - closed_at > REMAINS;
+            if is_first && self.random.chance(300_000) {
+                wait = self.random.below(SECOND / 5);
+            } else {
+                let Passed::Through(done) = self.client_sends(number, ACK) else { return };
+                if done.local != session.local {
+                    return;
+                }
             }
         }
         self.opened += 1;
@@ -375,7 +390,7 @@ impl<'a> Cluster<'a> {
         connection.missing_since = None;
         connection.inherited = inherited;
         connection.safe = false;
-        connection.next_try = self.now + pace;
+        connection.next_try = self.now + wait;
     }
 
     /// No port is given out that a living connection uses, as far as anybody could know.
