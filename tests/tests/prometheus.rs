@@ -45,7 +45,7 @@ fn the_alerts_fire_when_they_should() {
 }
 
 #[test]
-fn each_alert_is_tested_both_ways_or_at_least_fires() {
+fn each_alert_is_seen_to_fire() {
     let tests = read("tests/prometheus/alerts.yml");
     let untested: Vec<String> =
         alerts().into_iter().filter(|alert| !tests.contains(&format!("alertname: {alert}\n"))).collect();

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,15 +15,15 @@ use super::{Exposition, Source};
 
 /// Clients served at one time. One more takes the place of the one that came first.
 const CLIENTS_MAX: usize = 16;
-/// How often the thread looks whether it is to stop, whether a client's time is over, and whether an address that was
-/// taken is free.
+/// How often the thread looks whether a client's time is over, and whether an address that was taken is free.
 const TURN: Duration = Duration::from_millis(100);
 /// The lowest priority of Linux: a flood of requests takes only time that nobody else wants.
 const NICE: i32 = 19;
 
 /// A metrics server. Dropping it stops it.
 pub struct Server {
-    stop: Arc<AtomicBool>,
+    /// The thread ends when this end of the pair is closed.
+    lifeline: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -34,34 +32,33 @@ impl Server {
     /// is tried again until it is free, and said so once: metrics are no reason not to forward.
     ///
     /// # Errors
-    /// The thread cannot be made.
+    /// The thread, or what ends it, cannot be made.
     pub fn start(address: SocketAddr, source: impl Source) -> io::Result<Server> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let (lifeline, end) = UnixStream::pair()?;
         let thread = std::thread::Builder::new().name("metrics".into()).spawn(move || {
             // Of this thread only, as Linux has it. Without it, it answers all the same.
             let _ = rustix::process::setpriority_process(None, NICE);
-            if let Some(listener) = listen(address, &stopped) {
-                serve(&listener, &source, &stopped);
+            if let Some(listener) = listen(address, &end) {
+                serve(&listener, &source, &end);
             }
         })?;
-        Ok(Server { stop, thread: Some(thread) })
+        Ok(Server { lifeline: Some(lifeline), thread: Some(thread) })
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.lifeline.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-/// Listens, as soon as it can; `None` if it is stopped before.
-fn listen(address: SocketAddr, stop: &AtomicBool) -> Option<TcpListener> {
+/// Listens, as soon as it can; `None` if its end comes before.
+fn listen(address: SocketAddr, end: &UnixStream) -> Option<TcpListener> {
     let mut warned = false;
-    while !stop.load(Ordering::Relaxed) {
+    loop {
         let listener = TcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
             Ok(listener)
@@ -77,23 +74,30 @@ fn listen(address: SocketAddr, stop: &AtomicBool) -> Option<TcpListener> {
             }
             Err(_) => {}
         }
-        std::thread::sleep(TURN);
+        if wait(&mut [PollFd::new(end, PollFlags::IN)])[0] {
+            return None;
+        }
     }
-    None
 }
 
-fn serve(listener: &TcpListener, source: &impl Source, stop: &AtomicBool) {
+fn serve(listener: &TcpListener, source: &impl Source, end: &UnixStream) {
     let mut clients: VecDeque<Client> = VecDeque::with_capacity(CLIENTS_MAX);
     let mut metrics = || {
         let mut exposition = Exposition::new();
         source.write(&mut exposition);
         exposition.into_text()
     };
-    while !stop.load(Ordering::Relaxed) {
-        let ready = wait(listener, &clients);
-        let now = Instant::now();
-        let mut ready = ready.into_iter();
-        let may_accept = ready.next().unwrap_or(false);
+    loop {
+        let mut fds = vec![PollFd::new(end, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        fds.extend(
+            clients.iter().map(|client| PollFd::from_borrowed_fd(client.socket(), client.waits_for())),
+        );
+        let ready = wait(&mut fds);
+        if ready[0] {
+            return;
+        }
+        let (now, may_accept) = (Instant::now(), ready[1]);
+        let mut ready = ready.into_iter().skip(2);
         clients.retain_mut(|client| {
             let is_ready = ready.next().unwrap_or(false);
             let keeps = !is_ready || client.go_on(now, &mut metrics) == Turn::Goes;
@@ -105,12 +109,10 @@ fn serve(listener: &TcpListener, source: &impl Source, stop: &AtomicBool) {
     }
 }
 
-/// Waits for the listener or a client; whether each of them is ready, the listener first.
-fn wait(listener: &TcpListener, clients: &VecDeque<Client>) -> Vec<bool> {
-    let mut fds = vec![PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN)];
-    fds.extend(clients.iter().map(|client| PollFd::from_borrowed_fd(client.socket(), client.waits_for())));
+/// Waits a turn at most; whether each of these is ready.
+fn wait(fds: &mut [PollFd<'_>]) -> Vec<bool> {
     let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(TURN.subsec_nanos()) };
-    match poll(&mut fds, Some(&timeout)) {
+    match poll(fds, Some(&timeout)) {
         Ok(_) => fds.iter().map(|fd| !fd.revents().is_empty()).collect(),
         Err(_) => vec![false; fds.len()],
     }

@@ -2,7 +2,7 @@
 
 use baton_common::control::{ServiceStatus, Status, SyncStatus};
 use baton_common::counter::{Counter, CounterBlock};
-use baton_common::id::NumaId;
+use baton_common::id::{NodeId, NumaId};
 use baton_common::sync::state::PeerSnapshot;
 use baton_common::time::Micros;
 
@@ -23,6 +23,8 @@ pub struct Reading {
     pub sync: Vec<SyncStatus>,
     /// What was heard of each peer, and by which secondary.
     pub peers: Vec<(NumaId, PeerSnapshot)>,
+    /// The nodes that are configured as peers.
+    pub members: Vec<NodeId>,
     /// The session tables, the workers' first.
     pub tables: Vec<TableFill>,
     /// What could not be read, and why.

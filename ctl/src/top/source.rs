@@ -42,7 +42,9 @@ impl Source {
 
     /// Reads everything that can be read now.
     pub fn read(&mut self) -> Reading {
-        let mut reading = Reading { at: Micros::now(), ..Reading::default() };
+        let peers = self.config.sync.peers.iter().filter(|_| self.config.sync.enabled);
+        let members = peers.map(|peer| peer.node).collect();
+        let mut reading = Reading { at: Micros::now(), members, ..Reading::default() };
         match self.current_files() {
             Ok(()) => self.read_files(&mut reading),
             Err(error) => reading.troubles.push(format!("{error:#}")),

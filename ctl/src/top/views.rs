@@ -241,6 +241,13 @@ fn peers(interval: &Interval<'_>) -> Grid {
             Cell::count(peer.numa.0),
         ]);
     }
+    for node in &interval.now.members {
+        if interval.now.peers.iter().all(|(_, peer)| peer.node != *node) {
+            let mut row = vec![Cell::Number(None, Unit::Count); grid.columns.len()];
+            (row[0], row[1]) = (Cell::text(format!("node {node}")), Cell::text("never heard"));
+            grid.rows.push(row);
+        }
+    }
     grid
 }
 

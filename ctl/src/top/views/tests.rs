@@ -140,6 +140,15 @@ fn a_peer_that_is_not_heard_is_silent_and_one_without_a_secondary_unknown() {
 }
 
 #[test]
+fn a_member_that_was_never_heard_has_its_row() {
+    let now = Reading { members: vec![NodeId(2), NodeId(3)], ..reading(0, 1) };
+    let rows = View::Peers.grid(&Interval { before: None, now: &now }).json();
+    let states: Vec<_> = rows.as_array().unwrap().iter().map(|row| (&row["peer"], &row["state"])).collect();
+    assert_eq!(states, [(&"node 2".into(), &"ready".into()), (&"node 3".into(), &"never heard".into())]);
+    assert_eq!(rows[1]["behind"], serde_json::Value::Null);
+}
+
+#[test]
 fn only_reasons_that_were_counted_are_shown_with_their_share() {
     let drop = row(View::Drops, "no_session");
     assert_eq!(
