@@ -13,13 +13,17 @@ SYSCONFDIR := /etc
 BINDIR     := $(PREFIX)/bin
 UNITDIR    := $(PREFIX)/lib/systemd/system
 DOCDIR     := $(PREFIX)/share/doc/baton
+# Where bash, zsh and fish look for the completions of programs in PREFIX.
+BASHDIR    := $(PREFIX)/share/bash-completion/completions
+ZSHDIR     := $(PREFIX)/share/zsh/site-functions
+FISHDIR    := $(PREFIX)/share/fish/vendor_completions.d
 CONFIG     := $(SYSCONFDIR)/baton/baton.ron
 
 # BUILT names a directory with ready binaries: `install` then builds nothing.
 BUILT    :=
 BINARIES := baton-hugepages baton-primary baton-sync batonctl
 UNITS    := $(notdir $(wildcard systemd/*.service systemd/*.target))
-DOCS     := README.md ARCHITECTURE.md CHANGELOG.md LICENSE conf/baton.ron $(wildcard docs/*.md)
+DOCS     := README.md ARCHITECTURE.md CHANGELOG.md LICENSE conf/baton.ron $(wildcard docs/*.md) docs/alerts.yml docs/grafana/baton.json
 SCRIPTS  := .ci/run tests/run $(wildcard tests/install-deps)
 
 # What `bench-table` and `bench-sync` measure: how many sessions, and how often.
@@ -86,13 +90,17 @@ fuzz: ## Fuzz the wire format's decoder (needs cargo-fuzz and a nightly compiler
 		cargo +nightly fuzz run $$target corpus/$$target $(FUZZ_FOUND)/$$target -- -set_cover_merge=1 -use_counters=0; \
 	done
 
-install: $(if $(BUILT),,build) ## Binaries, units, documents, sample config; honours DESTDIR, PREFIX, SYSCONFDIR
-	@install -d $(addprefix "$(DESTDIR)",$(BINDIR) $(UNITDIR) $(DOCDIR) $(dir $(CONFIG)))
+install: $(if $(BUILT),,build) ## Binaries, units, documents, completions, sample config; honours DESTDIR, PREFIX, SYSCONFDIR
+	@install -d $(addprefix "$(DESTDIR)",$(BINDIR) $(UNITDIR) $(DOCDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(dir $(CONFIG)))
 	@install -m 755 $(addprefix $(or $(BUILT),$(TARGET)/release)/,$(BINARIES)) "$(DESTDIR)$(BINDIR)"
 	@for unit in $(UNITS); do \
 		sed -e 's|/usr/local/bin/|$(BINDIR)/|' -e 's|/usr/local/share/doc/baton/|$(DOCDIR)/|' -e 's|/etc/baton/|$(dir $(CONFIG))|' \
 			"systemd/$$unit" | install -m 644 /dev/stdin "$(DESTDIR)$(UNITDIR)/$$unit"; \
 	done
+	@batonctl="$(or $(BUILT),$(TARGET)/release)/batonctl"; \
+		"$$batonctl" completions bash | install -m 644 /dev/stdin "$(DESTDIR)$(BASHDIR)/batonctl"; \
+		"$$batonctl" completions zsh | install -m 644 /dev/stdin "$(DESTDIR)$(ZSHDIR)/_batonctl"; \
+		"$$batonctl" completions fish | install -m 644 /dev/stdin "$(DESTDIR)$(FISHDIR)/batonctl.fish"
 	@for document in $(DOCS); do install -D -m 644 "$$document" "$(DESTDIR)$(DOCDIR)/$$document"; done
 	@if [ -e "$(DESTDIR)$(CONFIG)" ]; then echo "kept:      $(DESTDIR)$(CONFIG)"; \
 		else install -m 640 conf/baton.ron "$(DESTDIR)$(CONFIG)"; echo "config:    $(DESTDIR)$(CONFIG)"; fi
@@ -104,7 +112,8 @@ install: $(if $(BUILT),,build) ## Binaries, units, documents, sample config; hon
 
 uninstall: ## Remove what `install` put there; a config that was edited stays
 	@rm -f $(addprefix "$(DESTDIR)$(BINDIR)"/,$(BINARIES)) $(addprefix "$(DESTDIR)$(UNITDIR)"/,$(UNITS)) \
-		$(addprefix "$(DESTDIR)$(DOCDIR)"/,$(DOCS))
+		$(addprefix "$(DESTDIR)$(DOCDIR)"/,$(DOCS)) \
+		"$(DESTDIR)$(BASHDIR)/batonctl" "$(DESTDIR)$(ZSHDIR)/_batonctl" "$(DESTDIR)$(FISHDIR)/batonctl.fish"
 	@if cmp -s conf/baton.ron "$(DESTDIR)$(CONFIG)"; then rm -f "$(DESTDIR)$(CONFIG)"; \
 		elif [ -e "$(DESTDIR)$(CONFIG)" ]; then echo "kept, because it was edited: $(DESTDIR)$(CONFIG)"; fi
-	@rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(DOCDIR)/conf" "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)" "$(DESTDIR)$(dir $(CONFIG))" 2>/dev/null || true
+	@rmdir --ignore-fail-on-non-empty "$(DESTDIR)$(DOCDIR)/conf" "$(DESTDIR)$(DOCDIR)/docs/grafana" "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)" "$(DESTDIR)$(dir $(CONFIG))" 2>/dev/null || true

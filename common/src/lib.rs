@@ -12,10 +12,11 @@ pub mod time;
 pub mod packet;
 pub mod shm;
 
-// Layer 3: services, counters, config, steering, the kernel's neighbours.
+// Layer 3: services, counters, config, logging, steering, the kernel's neighbours.
 pub mod config;
 pub mod counter;
 pub mod idle;
+pub mod logging;
 pub mod neighbour;
 pub mod netlink;
 pub mod punt;
@@ -31,7 +32,8 @@ pub mod session;
 pub mod nat;
 pub mod sync;
 
-// Layer 6: the worker's pipeline, the control protocol and the list of table files.
+// Layer 6: the worker's pipeline, the control protocol, metrics and the list of table files.
 pub mod control;
 pub mod files;
+pub mod metrics;
 pub mod pipeline;

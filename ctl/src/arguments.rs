@@ -6,6 +6,7 @@ use baton_common::config::DEFAULT_PATH;
 use clap::{Parser, Subcommand};
 
 use crate::filter::SessionFilter;
+use crate::top::TopArguments;
 
 /// Shows what a Baton node is doing: its sessions, counters, services and peers.
 #[derive(Debug, Parser)]
@@ -37,9 +38,29 @@ pub enum Command {
     /// How far this node is with what the others have; withdraw it, or do not wait for the rest.
     #[command(subcommand)]
     Sync(SyncCommand),
+    /// What the node does just now: rates, sessions, drops, peers; on a terminal with keys, or in print. Works without a
+    /// primary too.
+    Top(TopArguments),
+    /// Print the completions of a shell.
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: CompletionShell,
+    },
     /// Make, show and change the key file of the sync protocol. Without a path: the one that the configuration names.
     #[command(subcommand)]
     Key(KeyCommand),
+}
+
+/// The shells that completions can be had for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompletionShell {
+    /// For /usr/share/bash-completion/completions/batonctl
+    Bash,
+    /// For a file _batonctl in a directory of $fpath
+    Zsh,
+    /// For /usr/share/fish/vendor_completions.d/batonctl.fish
+    Fish,
 }
 
 /// What can be shown.

@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use crate::filter::state_name;
 use crate::report::{Report, lines, table};
-use crate::services::protocol_name;
 use crate::sync::secondary;
 
 /// How often to look whether the comparison is finished.
@@ -92,7 +91,7 @@ fn row(difference: &Difference, side: &str, version: &Version) -> [String; 10] {
     [
         difference.kind.name().to_owned(),
         version.owner.to_string(),
-        protocol_name(difference.protocol).to_owned(),
+        difference.protocol.name().to_owned(),
         difference.client.to_string(),
         difference.vip.to_string(),
         side.to_owned(),

@@ -1,6 +1,7 @@
 //! The operator's command.
 
 mod arguments;
+mod completions;
 mod counters;
 mod difference;
 mod files;
@@ -12,6 +13,7 @@ mod services;
 mod sessions;
 mod status;
 mod sync;
+mod top;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -70,6 +72,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             print(&report, arguments.json)?;
             return Ok(if report.equal { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Top(arguments_of_top) => {
+            top::run(arguments_of_top, Config::load(&arguments.config)?, arguments.json)?;
+        }
+        Command::Completions { shell } => print(&completions::of(*shell), arguments.json)?,
         Command::Key(command) => print(&keys::run(command, &arguments.config)?, arguments.json)?,
         Command::Show(what) => show(what, &Config::load(&arguments.config)?, arguments.json)?,
     }

@@ -12,9 +12,6 @@ use serde::Serialize;
 use crate::counters::CounterValue;
 use crate::report::{Report, duration, lines, table};
 
-/// A living peer says hello every second: one that was not heard for so long is silent, whatever it said last. Milliseconds.
-const SILENCE_MS: u64 = 3500;
-
 /// What was heard from the other nodes, by which secondary, and what the secondaries counted.
 #[derive(Debug, Serialize)]
 pub struct PeersReport {
@@ -123,7 +120,7 @@ impl Heard {
         let progress = self.progress.as_ref();
         let state = match progress {
             None => "secondary not running".to_owned(),
-            Some(_) if self.silent_ms > SILENCE_MS => "silent".to_owned(),
+            Some(_) if self.silent_ms > PeerView::SILENCE_MS => "silent".to_owned(),
             Some(view) if view.config_differs => format!("{} (other configuration)", state_of(view)),
             Some(view) => state_of(view).to_owned(),
         };
@@ -149,7 +146,8 @@ impl Heard {
     }
 }
 
-fn state_of(view: &PeerView) -> &'static str {
+/// How far a peer says it is.
+pub fn state_of(view: &PeerView) -> &'static str {
     match view.state {
         None => "unknown",
         Some(NodeState::Joining) => "joining",

@@ -1,7 +1,6 @@
 //! `batonctl services`: the services and their real servers.
 
 use baton_common::control::ServiceStatus;
-use baton_common::flow::Protocol;
 use serde::Serialize;
 
 use crate::report::{Report, lines, table};
@@ -21,7 +20,7 @@ impl Report for ServicesReport {
                 table.add_row([
                     service.name.clone(),
                     service.vip.to_string(),
-                    protocol_name(service.protocol).into(),
+                    service.protocol.name().into(),
                     format!("{:?}", service.scheduler),
                     server.endpoint.to_string(),
                     server.weight.to_string(),
@@ -33,18 +32,11 @@ impl Report for ServicesReport {
     }
 }
 
-/// A protocol as it is written on the command line and in tables.
-pub fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use baton_common::config::Scheduler;
     use baton_common::control::RealServerStatus;
+    use baton_common::flow::Protocol;
 
     use super::*;
 

@@ -8,7 +8,6 @@ use serde::Serialize;
 use crate::arguments::SessionsArguments;
 use crate::filter::{TableKind, state_name};
 use crate::report::{Report, duration, lines, table};
-use crate::services::protocol_name;
 
 /// A table that sessions are read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +88,7 @@ impl SessionRow {
         SessionRow {
             table: table.kind,
             table_number: table.number,
-            protocol: protocol_name(session.protocol),
+            protocol: session.protocol.name(),
             client: text(session.client),
             vip: text(session.vip),
             local: text(session.local),

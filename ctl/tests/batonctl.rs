@@ -318,3 +318,92 @@ fn wrong_arguments_are_a_usage_error() {
         assert_eq!(node.run(arguments).status.code(), Some(2), "{arguments}");
     }
 }
+
+#[test]
+fn top_prints_what_the_files_of_a_dead_node_say_and_that_nobody_answers() {
+    let node = Node::with_files();
+    node.insert(FileKind::LocalTable, 1, &[session("10.1.0.2:40000", 1)]);
+    let file = CounterFile::open(&node.file(FileKind::Counters, 0)).unwrap();
+    file.worker(0).unwrap().add(Counter::DropNoSession, 3);
+
+    let frames = node.text("--json top --frames 2 --interval 0.1");
+
+    let frames: Vec<Value> = frames.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(frames.len(), 2);
+    let frame = &frames[1];
+    let named =
+        |name: &str| frame["workers"].as_array().unwrap().iter().find(|row| row["worker"] == name).unwrap();
+    assert_eq!((&frame["local_sessions"], &named("worker-1")["sessions"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&frame["drops"][0]["reason"], &frame["drops"][0]["per_second"]),
+        (&"no_session".into(), &0.0.into())
+    );
+    let troubles = frame["troubles"].as_array().unwrap();
+    assert!(
+        troubles.iter().any(|trouble| trouble.as_str().unwrap().contains("primary is not running")),
+        "{frame}"
+    );
+    let text = node.text("top --once --interval 0.1 --view drops --sort total");
+    assert!(text.contains("[drops]") && !text.contains("[workers]") && text.contains("no_session"), "{text}");
+}
+
+#[test]
+fn top_without_files_or_terminal_says_what_to_do() {
+    let node = Node::new();
+    assert!(node.text("top --once --interval 0.1").contains("baton-hugepages apply"));
+    assert!(node.error("top").contains("needs a terminal"), "standard output is a pipe here");
+    assert!(node.error("top --json").contains("--frames"));
+    assert!(node.error("top --once --view workers --sort speed").contains("rx_packets_per_second"));
+    assert_eq!(node.run("top --interval 0").status.code(), Some(2));
+}
+
+#[test]
+fn shells_get_completions_that_they_can_read() {
+    let node = Node::new();
+    for (shell, part) in
+        [("bash", "complete -F _batonctl"), ("zsh", "#compdef batonctl"), ("fish", "complete -c batonctl")]
+    {
+        let script = node.text(&format!("completions {shell}"));
+        assert!(script.contains(part) && script.contains("drain") && script.contains("top"), "{shell}");
+    }
+    let script = node.directory.path().join("batonctl.bash");
+    std::fs::write(&script, node.text("completions bash")).unwrap();
+    // As the shell asks when somebody types `batonctl cou` and the tabulator.
+    let words = format!(
+        ". {}; COMP_WORDS=(batonctl cou); COMP_CWORD=1; _batonctl batonctl cou batonctl; echo \"${{COMPREPLY[@]}}\"",
+        script.display()
+    );
+    let output = Command::new("bash").args(["--norc", "-c", &words]).output().unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "counters\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn every_command_that_reports_has_json() {
+    let node = Node::with_files();
+    let _server = Server::start(&socket_path(node.directory.path()), Arc::new(Primary)).unwrap();
+    node.text("key new");
+    // Those left out change something, or ask a secondary: the lab's tests run them.
+    for command in [
+        "status",
+        "services",
+        "counters",
+        "sessions",
+        "peers",
+        "key show",
+        "completions zsh",
+        "top --once --interval 0.1",
+    ] {
+        assert!(node.json(command).is_object(), "{command}");
+    }
+    let help = node.text("--help");
+    for command in
+        ["status", "counters", "sessions", "services", "peers", "sync", "top", "completions", "key"]
+    {
+        assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
+    }
+}

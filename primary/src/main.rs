@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use baton_common::config::{self, Config};
+use baton_common::logging;
 use baton_common::runtime::ready_path;
 use clap::Parser;
 use sd_notify::NotifyState;
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = Arc::new(Config::load(&arguments.config)?);
-    tracing_subscriber::fmt().with_env_filter(&config.log).with_writer(std::io::stderr).init();
+    logging::start(&config, None);
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, stop.clone()).context("catching signals")?;

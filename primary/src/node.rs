@@ -12,6 +12,7 @@ use baton_common::counter::CounterFile;
 use baton_common::flow::Address;
 use baton_common::id::WorkerId;
 use baton_common::idle::Backoff;
+use baton_common::metrics::{self, PrimaryMetrics};
 use baton_common::neighbour::{NeighbourReader, Resolution};
 use baton_common::netlink::{Mirror, MirrorOptions};
 use baton_common::pipeline::{Parts, Pipeline};
@@ -47,6 +48,7 @@ pub struct Node {
     punt: JoinHandle<()>,
     supervisor: Arc<Supervisor>,
     _server: Server,
+    _metrics: Option<metrics::Server>,
     mirror: Mirror,
     _wire: Wire,
     _lock: ProcessLock,
@@ -75,17 +77,18 @@ impl Node {
         let shared_config = SharedConfig::open(&config.paths.runtime, &config.eal.file_prefix)?;
         let domains = config.sync.domains.iter().map(|domain| domain.numa);
         let supervisor = Arc::new(Supervisor::new(domains, shared_config));
-        let control = Control {
+        let control = Arc::new(Control {
             config: config.clone(),
             started: Millis::now(),
             steering: wire.plan.backend(),
             port: port_status(&config, &wire, mac),
             tallies: std::mem::take(&mut started.tallies),
             supervisor: supervisor.clone(),
-        };
+        });
         let socket = control::socket_path(&config.paths.runtime);
-        let server = Server::start(&socket, Arc::new(control))
+        let server = Server::start(&socket, control.clone())
             .with_context(|| format!("listening on {}", socket.display()))?;
+        let metrics = start_metrics(&config, counters, control)?;
         Ok(Node {
             eal,
             config,
@@ -93,6 +96,7 @@ impl Node {
             punt: started.punt,
             supervisor,
             _server: server,
+            _metrics: metrics,
             mirror,
             _wire: wire,
             _lock: lock,
@@ -267,6 +271,18 @@ fn start_eal(config: &Config) -> anyhow::Result<Eal> {
         options = options.allow_pci(pci);
     }
     options.start().context("starting DPDK")
+}
+
+/// Begins to answer Prometheus, if it is configured. The thread runs where the main thread does, never on a worker's CPU.
+fn start_metrics(
+    config: &Arc<Config>,
+    counters: &'static CounterFile,
+    control: Arc<Control>,
+) -> anyhow::Result<Option<metrics::Server>> {
+    let Some(address) = config.metrics.address else { return Ok(None) };
+    let source =
+        PrimaryMetrics::new(config.clone(), counters, control).context("mapping tables for the metrics")?;
+    metrics::Server::start(address, source).map(Some).context("starting the metrics thread")
 }
 
 fn real_servers(service: &baton_common::config::Service) -> impl Iterator<Item = Address> {

@@ -1,4 +1,4 @@
-//! The primary's answers on the control socket.
+//! What the primary tells of itself: its answers on the control socket, and what its metrics ask it.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use baton_common::control::{
     SecondaryStatus, ServiceStatus, Status, WorkerStatus, not_mine,
 };
 use baton_common::id::{ServiceId, WorkerId};
+use baton_common::metrics::PrimaryLive;
 use baton_common::service::Tally;
 use baton_common::steering::SteeringBackend;
 use baton_common::time::Millis;
@@ -53,7 +54,6 @@ impl Control {
             numa: worker.numa,
             local_addresses: worker.local_addresses.iter().map(|&address| address.into()).collect(),
         });
-        let secondaries = self.supervisor.secondaries().into_iter();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -66,16 +66,21 @@ impl Control {
             steering: self.steering.name().into(),
             port: self.port.clone(),
             workers: workers.collect(),
-            secondaries: secondaries
-                .map(|(numa, pid, attached)| SecondaryStatus { numa, pid, attached })
-                .collect(),
+            secondaries: self.secondaries(),
             sync_enabled: config.sync.enabled,
         }
     }
+}
 
+impl PrimaryLive for Control {
     fn services(&self) -> Vec<ServiceStatus> {
         let services = self.config.services.iter().enumerate();
         services.map(|(number, service)| self.service(ServiceId(number as u16), service)).collect()
+    }
+
+    fn secondaries(&self) -> Vec<SecondaryStatus> {
+        let secondaries = self.supervisor.secondaries().into_iter();
+        secondaries.map(|(numa, pid, attached)| SecondaryStatus { numa, pid, attached }).collect()
     }
 }
 

@@ -13,6 +13,7 @@ use baton_common::control::{
     Handler, Refusal, RefusalCode, Request, Response, Server, SyncStatus, not_mine, sync_socket_path,
 };
 use baton_common::id::{NodeId, NumaId};
+use baton_common::metrics::AskStatus;
 use baton_common::sync::protocol::Comparison;
 use baton_common::sync::seal::Keyring;
 
@@ -80,6 +81,12 @@ impl Desk {
         let comparison = comparison.cloned();
         *self.board.lock().unwrap_or_else(PoisonError::into_inner) =
             Board { status: Some(status), comparison };
+    }
+
+    /// Reads what was last published, from any thread.
+    pub fn status_reader(&self) -> AskStatus {
+        let board = self.board.clone();
+        Box::new(move || board.lock().unwrap_or_else(PoisonError::into_inner).status.clone())
     }
 
     /// The next command, if there is one.

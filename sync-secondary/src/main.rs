@@ -7,6 +7,7 @@ mod foreign;
 mod link;
 mod lock;
 mod memory;
+mod metrics;
 mod outbox;
 mod primary;
 mod reports;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use baton_common::config::{self, Config, SyncDomain};
 use baton_common::id::{NumaId, SyncDomainId};
+use baton_common::logging;
 use baton_common::netlink::{Mirror, MirrorOptions};
 use clap::Parser;
 use sd_notify::NotifyState;
@@ -78,12 +80,12 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let began = Instant::now();
     let config = &Config::load(&arguments.config)?;
-    tracing_subscriber::fmt().with_env_filter(&config.log).with_writer(std::io::stderr).init();
+    let numa = NumaId(arguments.numa.unwrap_or_default());
+    logging::start(config, Some(numa));
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, stop.clone()).context("catching signals")?;
     }
-    let numa = NumaId(arguments.numa.unwrap_or_default());
     let _lock = lock::acquire(&config.paths.runtime, numa)?;
     let primary = primary::find(&config.paths.runtime)?;
     if !config.sync.enabled {
@@ -106,6 +108,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })
     .context("mirroring the kernel's routes and neighbours")?;
     let memory = Memory::attach(config, id, domain)?;
+    let _metrics = metrics::start(config, id, domain, &desk)?;
     let attachment = Attachment::begin(config, id, domain, &primary)?;
     let secondary = Secondary::new(config, domain, keyring, memory, attachment, &mirror, desk, announcer)?;
     sd_notify::notify(false, &[NotifyState::Ready]).context("telling the service manager")?;

@@ -9,6 +9,10 @@ use crate::state::Lab;
 /// DPDK's id of the first secondary's lcore; ids must differ between the processes of a node, CPUs need not.
 const SYNC_LCORE: u16 = 32;
 
+/// Where a node's processes answer Prometheus.
+const PRIMARY_METRICS: &str = "127.0.0.1:9909";
+const SYNC_METRICS: &str = "127.0.0.1:9910";
+
 /// The configuration of node `node`, RON.
 pub fn render(lab: &Lab, node: u16) -> String {
     let host = Host::Node(node);
@@ -73,9 +77,14 @@ Config(
         flush_us: 200,
         security: {security},
         digest_ms: 500,
-        domains: [SyncDomain(numa: 0, lcore: {SYNC_LCORE}, cpu: {sync_cpu}, address: "{address}")],
+        domains: [SyncDomain(
+            numa: 0, lcore: {SYNC_LCORE}, cpu: {sync_cpu}, address: "{address}",
+            metrics: Metrics(address: "{SYNC_METRICS}"),
+        )],
         peers: [{peers}],
     ),
+    // In the node's own network namespace.
+    metrics: Metrics(address: "{PRIMARY_METRICS}"),
     log: "info",
 )
 "#,

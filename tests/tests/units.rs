@@ -130,6 +130,24 @@ fn installing_twice_keeps_an_edited_config() {
 }
 
 #[test]
+fn shells_find_the_completions() {
+    let root = installed();
+    let share = root.path().join("usr/local/share");
+    let completions = [
+        ("bash-completion/completions/batonctl", "complete -F _batonctl"),
+        ("zsh/site-functions/_batonctl", "#compdef batonctl"),
+        ("fish/vendor_completions.d/batonctl.fish", "complete -c batonctl"),
+    ];
+    for (file, part) in completions {
+        let text = fs::read_to_string(share.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(text.contains(part), "{file}");
+    }
+    for document in ["alerts.yml", "grafana/baton.json"] {
+        assert!(share.join("doc/baton/docs").join(document).exists(), "{document}");
+    }
+}
+
+#[test]
 fn uninstall_leaves_nothing() {
     let root = installed();
     make("uninstall", root.path(), &[]);

@@ -22,7 +22,7 @@ pub use validate::{
     DOMAINS_MAX, LOCAL_ADDRESSES_MAX, PEERS_MAX, REAL_SERVERS_MAX, SERVICES_MAX, WORKERS_MAX,
 };
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::flow::{Address, Endpoint, Protocol};
@@ -55,6 +55,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// Session synchronisation.
     pub sync: Sync,
+    /// The primary's metrics.
+    pub metrics: Metrics,
     /// Log filter, as `tracing_subscriber::EnvFilter` reads it: `info`, `baton_primary=debug`.
     pub log: String,
 }
@@ -290,6 +292,15 @@ pub struct SyncDomain {
     pub cpu: u16,
     /// The sync address: what peers send to.
     pub address: IpAddr,
+    /// The secondary's metrics.
+    pub metrics: Metrics,
+}
+
+/// Where a process answers Prometheus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Address and TCP port; none: nowhere.
+    pub address: Option<SocketAddr>,
 }
 
 /// Another node of the cluster.

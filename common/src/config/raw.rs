@@ -35,6 +35,8 @@ pub(super) struct RawConfig {
     pub services: Vec<RawService>,
     #[serde(default)]
     pub sync: RawSync,
+    #[serde(default)]
+    pub metrics: RawMetrics,
     #[serde(default = "default_log")]
     pub log: String,
 }
@@ -319,6 +321,14 @@ pub(super) struct RawSyncDomain {
     pub lcore: Number,
     pub cpu: Number,
     pub address: String,
+    #[serde(default)]
+    pub metrics: RawMetrics,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename = "Metrics", deny_unknown_fields, default)]
+pub(super) struct RawMetrics {
+    pub address: Option<String>,
 }
 
 #[derive(Deserialize)]

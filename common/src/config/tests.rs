@@ -72,6 +72,7 @@ fn what_the_sample_calls_a_default_is_the_default() {
     sample.sync.enabled = false;
     sample.sync.domains.clear();
     sample.sync.peers.clear();
+    sample.metrics = Metrics::default();
     assert_eq!(short, sample);
 }
 
@@ -277,6 +278,13 @@ fn each_rule_is_reported_once_at_its_field() {
             "sync.security.key_file",
             "absolute path of a file",
         ),
+        (&[("127.0.0.1:9909", "127.0.0.1")], "metrics.address", "address and port"),
+        (
+            &[("127.0.0.1:9910", "localhost:9910")],
+            "sync.domains[0].metrics.address",
+            "for example \"127.0.0.1:9909\"",
+        ),
+        (&[("127.0.0.1:9909", "127.0.0.1:0")], "metrics.address", "1..=65535"),
     ];
     for (changes, field, part) in rules {
         let found = problem(changes);
@@ -307,4 +315,11 @@ fn limits_on_lists_hold() {
     let error = Config::parse(&text, "x").unwrap_err();
     assert_eq!(error.problems().len(), 1, "{error}");
     assert_eq!(error.problems()[0].found, "66 peers");
+}
+
+#[test]
+fn each_process_has_a_metrics_address_of_its_own() {
+    let problem = problem(&[("127.0.0.1:9910", "127.0.0.1:9909")]);
+    assert!(problem.field.ends_with("metrics.address"), "{problem}");
+    assert!(problem.found.starts_with("127.0.0.1:9909, which is "), "{problem}");
 }

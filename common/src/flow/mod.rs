@@ -18,6 +18,14 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Its name as it is written on the command line, in tables and in labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+
     /// The protocol with this IANA number, if it is one that is balanced.
     pub fn from_number(number: u8) -> Option<Protocol> {
         match number {

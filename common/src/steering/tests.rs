@@ -27,6 +27,7 @@ fn config() -> Config {
         ],
     };
     let domain = |number: u8| config::SyncDomain {
+        metrics: config::Metrics::default(),
         numa: NumaId(number),
         lcore: 32 + u16::from(number),
         cpu: 0,
@@ -41,6 +42,7 @@ fn config() -> Config {
         real_servers: Vec::new(),
     };
     Config {
+        metrics: config::Metrics::default(),
         node: config::Node { id: NodeId(1), cluster: 1, name: "node".to_owned() },
         paths: config::Paths { runtime: PathBuf::new(), hugepages: PathBuf::new() },
         eal: config::Eal {

@@ -155,7 +155,8 @@ impl Lab {
         [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat()
     }
 
-    fn batonctl_command(&self, number: u16, words: &[&str]) -> Command {
+    /// `batonctl` for node `number`.
+    pub fn batonctl_command(&self, number: u16, words: &[&str]) -> Command {
         let mut command = Command::new(binary("batonctl"));
         command.arg("--config").arg(self.config(number)).args(words);
         command
@@ -169,6 +170,21 @@ impl Lab {
     /// The keys of the lab's nodes.
     pub fn keys(&self) -> KeyFile {
         KeyFile::load(&self.directory().join("sync.key")).expect("the lab's key file")
+    }
+
+    /// What one of node `number`'s processes answers Prometheus: the primary at port 9909, the secondary at 9910.
+    pub fn scrape(&self, number: u16, port: u16) -> Result<String, String> {
+        // Bash can do it without more programs; HTTP/1.0, so that the end of the answer is the end of the connection.
+        let script = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3"
+        );
+        let output = self.command(&["exec", &format!("n{number}"), "bash", "-c", &script]).output();
+        let output = output.expect("baton-lab starts");
+        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+        match answer.strip_prefix("HTTP/1.1 200 OK\r\n").and_then(|rest| rest.split_once("\r\n\r\n")) {
+            Some((_, metrics)) => Ok(metrics.to_owned()),
+            None => Err(format!("{answer:?} {}", String::from_utf8_lossy(&output.stderr))),
+        }
     }
 
     /// Starts one of Baton's programs on node `number` beside those that the lab started, as the lab does; waits for its

@@ -66,6 +66,34 @@ fn the_architecture_lists_the_layers_that_the_source_has() {
 }
 
 #[test]
+fn every_drop_reason_has_its_line_for_operators() {
+    let operations = source::read("docs/operations.md");
+    let counters = source::read("common/src/counter/mod.rs");
+    let reasons: Vec<&str> =
+        counters.split('"').skip(1).step_by(2).filter(|name| name.starts_with("drop_")).collect();
+    assert!(reasons.contains(&"drop_no_session"), "{reasons:?}");
+    let has_line = |reason: &str| {
+        let cell = format!("`{reason}`");
+        let mut rows = operations.lines().filter_map(|line| line.strip_prefix("| "));
+        rows.any(|row| {
+            row.split_once(" | ").is_some_and(|(names, means)| names.contains(&cell) && means.len() > 20)
+        })
+    };
+    let untold: Vec<&str> = reasons.into_iter().filter(|reason| !has_line(reason)).collect();
+    assert!(untold.is_empty(), "docs/operations.md does not tell what {untold:?} mean");
+}
+
+#[test]
+fn every_rejected_datagram_or_record_that_operators_are_told_of_is_counted() {
+    let operations = source::read("docs/operations.md");
+    let counters = source::read("common/src/counter/mod.rs");
+    let told = operations.split('`').skip(1).step_by(2).filter(|name| name.starts_with("sync_reject_"));
+    let unknown: Vec<&str> =
+        told.filter(|name| !name.ends_with('…') && !counters.contains(&format!("\"{name}\""))).collect();
+    assert!(unknown.is_empty(), "docs/operations.md tells of {unknown:?}, which nobody counts");
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     let mut broken = Vec::new();
     for document in documents() {

@@ -40,6 +40,8 @@ pub(super) struct Checker {
     pub addresses: Vec<(Address, FieldPath, Role)>,
     /// Every lcore id in range and where it stands.
     pub lcores: Vec<(u16, FieldPath)>,
+    /// Every address that a process listens on over TCP, and where it stands.
+    pub listeners: Vec<(SocketAddr, FieldPath)>,
 }
 
 impl Checker {
@@ -148,6 +150,21 @@ impl Checker {
             self.addresses.push((socket.ip().into(), path.clone(), role));
         }
         socket.into()
+    }
+
+    /// An address and a port of the kernel's to listen on.
+    pub(super) fn listener(&mut self, path: &FieldPath, text: &str) -> SocketAddr {
+        match text.parse::<SocketAddr>() {
+            Ok(socket) if socket.port() != 0 => {
+                self.listeners.push((socket, path.clone()));
+                socket
+            }
+            _ => {
+                let expected = "address and port, for example \"127.0.0.1:9909\" or \"[::1]:9909\"";
+                self.complain(path, format!("\"{text}\""), expected, "write both, the port 1..=65535");
+                SocketAddr::from(([0; 4], 0))
+            }
+        }
     }
 
     /// Whether traffic can be sent to and from an address through a router.

@@ -16,6 +16,7 @@ const MBUF_OVERHEAD_BYTES: u64 = 128 + 128 + 64;
 
 pub(super) fn check(checker: &mut Checker, config: &Config) {
     lcores(checker);
+    listeners(checker);
     paths(checker, config);
     devices(checker, config);
     tap_queues(checker, config);
@@ -53,6 +54,16 @@ fn distinct<K: std::hash::Hash + Eq + std::fmt::Display>(
 fn lcores(checker: &mut Checker) {
     let lcores = checker.lcores.clone();
     distinct(checker, lcores, "an lcore id", "choose a free lcore id; CPUs may be shared, lcore ids may not");
+}
+
+fn listeners(checker: &mut Checker) {
+    let listeners = checker.listeners.clone();
+    distinct(
+        checker,
+        listeners,
+        "an address and port",
+        "choose another port: each process answers for itself",
+    );
 }
 
 fn paths(checker: &mut Checker, config: &Config) {

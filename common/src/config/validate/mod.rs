@@ -79,6 +79,7 @@ fn convert(checker: &mut Checker, raw: RawConfig) -> Config {
         timeouts: timeouts(checker, &root.field("timeouts"), raw.timeouts),
         services: services(checker, &root.field("services"), raw.services),
         sync: sync(checker, &root.field("sync"), raw.sync),
+        metrics: metrics(checker, &root.field("metrics"), raw.metrics),
         log: raw.log,
     }
 }
@@ -275,9 +276,14 @@ fn domains(checker: &mut Checker, at: &FieldPath, raw: Vec<RawSyncDomain>, enabl
             lcore: checker.lcore(&at.field("lcore"), raw.lcore),
             cpu: checker.number(&at.field("cpu"), raw.cpu, 0..=CPU_MAX),
             address: checker.address(&at.field("address"), &raw.address, Role::OwnSync),
+            metrics: metrics(checker, &at.field("metrics"), raw.metrics),
         }
     };
     raw.into_iter().enumerate().map(domain).collect()
+}
+
+fn metrics(checker: &mut Checker, at: &FieldPath, raw: RawMetrics) -> Metrics {
+    Metrics { address: raw.address.map(|text| checker.listener(&at.field("address"), &text)) }
 }
 
 fn peers(checker: &mut Checker, at: &FieldPath, raw: Vec<RawPeer>) -> Vec<Peer> {

@@ -113,6 +113,11 @@ pub struct PeerView {
     pub config_differs: bool,
 }
 
+impl PeerView {
+    /// A living peer says hello every second: one that was not heard for so long is silent. Milliseconds.
+    pub const SILENCE_MS: u64 = 3500;
+}
+
 impl Protocol<'_> {
     /// How far this process is.
     pub fn readiness(&self) -> &Readiness {
