@@ -21,7 +21,7 @@ use crate::shm::slab::{RECORD_WORDS, Record};
 use crate::time::Millis;
 
 use super::addresses::Addresses;
-use super::{Direction, Session, SessionState};
+use super::{Direction, Draft, Session, SessionState};
 
 const CLIENT: usize = 0;
 const PORTS: usize = 2;
@@ -62,10 +62,10 @@ impl AddressNumbers {
 
 /// Fills a record that stands in no bucket. It is not in use before [`publish`].
 #[inline]
-pub fn fill(record: &Record, session: &Session, numbers: AddressNumbers) {
+pub fn fill(record: &Record, session: &Draft<'_>, numbers: AddressNumbers) {
     let life = (record.word(STATE).load(Ordering::Relaxed) >> LIFE_SHIFT).wrapping_add(1);
     let [client0, client1] = address_words(session.client.address);
-    let ports = [session.server.port, session.local.port, session.vip.port, session.client.port];
+    let ports = [session.server.port, session.local_port, session.vip.port, session.client.port];
     let shared = [session.protocol as u64, numbers.server.into(), numbers.local.into(), numbers.vip.into()];
     record.write(&[
         client0,
@@ -314,7 +314,7 @@ mod tests {
             server: number(session.server),
         };
         let record = Record::new_zeroed();
-        fill(&record, &session, numbers);
+        fill(&record, &session.draft(), numbers);
         Fixture { record, addresses, _directory: directory }
     }
 

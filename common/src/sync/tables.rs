@@ -6,7 +6,7 @@ use super::protocol::{Held, KeyHash, Place, RemoteTableFull, Tables};
 use crate::flow::{Address, FlowHash, FlowKey, address_words};
 use crate::id::{Generation, NodeId, RecordIndex, WorkerId};
 use crate::session::table::{Lookup, SessionTable, TableReader, TableWriter};
-use crate::session::{Session, SessionState};
+use crate::session::{Draft, Session, SessionState};
 use crate::time::Millis;
 
 /// A NUMA node's remote table, and the tables of all workers.
@@ -127,10 +127,10 @@ impl SharedTables {
         }
     }
 
-    /// The workers' tables that may have a key, and their first places.
-    #[inline]
-    fn workers_for(&self, key: &FlowKey) -> impl Iterator<Item = (&TableReader, u32)> + use<'_> {
-        let mut left = self.destinations.workers(key.destination.address, &self.workers);
+    /// The workers' tables that may have a key with this hash, and their first places.
+    #[inline(always)]
+    fn workers_for(&self, hash: KeyHash) -> impl Iterator<Item = (&TableReader, u32)> + use<'_> {
+        let mut left = hash.workers;
         std::iter::from_fn(move || {
             let number = (left != 0).then(|| left.trailing_zeros() as usize)?;
             left &= left - 1;
@@ -176,19 +176,20 @@ impl Tables for SharedTables {
         self.find_hashed(self.hash(key), key)
     }
 
-    #[inline]
+    #[inline(always)]
     fn hash(&self, key: &FlowKey) -> KeyHash {
-        KeyHash(self.remote.hash(key).0)
+        let workers = self.destinations.workers(key.destination.address, &self.workers);
+        KeyHash { hash: self.remote.hash(key).0, workers }
     }
 
-    #[inline]
-    fn prefetch(&self, hash: KeyHash, key: &FlowKey) {
+    #[inline(always)]
+    fn prefetch(&self, hash: KeyHash) {
         if self.same_hash {
-            for (worker, _) in self.workers_for(key) {
-                worker.prefetch(FlowHash(hash.0));
+            for (worker, _) in self.workers_for(hash) {
+                worker.prefetch(FlowHash(hash.hash));
             }
         }
-        self.remote.prefetch(FlowHash(hash.0));
+        self.remote.prefetch(FlowHash(hash.hash));
     }
 
     #[inline]
@@ -206,9 +207,9 @@ impl Tables for SharedTables {
     }
 
     #[inline(always)]
-    fn find_hashed(&self, hash: KeyHash, key: &FlowKey) -> Option<Held> {
-        let hash = FlowHash(hash.0);
-        for (worker, first) in self.workers_for(key) {
+    fn find_hashed(&self, key_hash: KeyHash, key: &FlowKey) -> Option<Held> {
+        let hash = FlowHash(key_hash.hash);
+        for (worker, first) in self.workers_for(key_hash) {
             let own = if self.same_hash { hash } else { worker.hash(key) };
             if let Some(held) = hit(worker, own, key, first)
                 && held.session.owner != NodeId(0)
@@ -232,8 +233,21 @@ impl Tables for SharedTables {
 
     #[inline]
     fn insert_hashed(&mut self, session: &Session, hashes: [KeyHash; 2]) -> Result<Place, RemoteTableFull> {
-        let hashes = hashes.map(|hash| FlowHash(hash.0));
+        let hashes = hashes.map(|hash| FlowHash(hash.hash));
         self.remote.insert_hashed(session, hashes).map(|slot| Place(slot.0)).map_err(|_| RemoteTableFull)
+    }
+
+    #[inline(always)]
+    fn insert_new(&mut self, session: &Draft<'_>, hashes: [KeyHash; 2]) -> Option<Place> {
+        for key in hashes {
+            for (worker, _) in self.workers_for(key) {
+                if !self.same_hash || !worker.lacks(FlowHash(key.hash)) {
+                    return None;
+                }
+            }
+        }
+        let hashes = hashes.map(|key| FlowHash(key.hash));
+        self.remote.insert_new(session, hashes).map(|slot| Place(slot.0))
     }
 
     fn remove(&mut self, place: Place) {

@@ -28,7 +28,7 @@ use super::{Direction, Session, record};
 use crate::flow::{Address, FlowHash, FlowHasher, FlowKey, HashKey};
 use crate::id::RecordIndex;
 use crate::shm::atomic::{AtomicU64, Ordering};
-use crate::shm::bucket::Found;
+use crate::shm::bucket::{Found, Glance};
 use crate::shm::header::{FileKind, HEADER_BYTES};
 use crate::shm::index::{Candidates, Index};
 use crate::shm::readers::{ReaderError, Readers};
@@ -172,6 +172,13 @@ impl SessionTable {
     #[inline]
     pub fn prefetch(&self, hash: FlowHash) {
         self.index.prefetch(&self.index.candidates(hash.0));
+    }
+
+    /// Whether one look tells that no key with this hash is in the table. If not, one may be.
+    #[inline(always)]
+    pub fn lacks(&self, hash: FlowHash) -> bool {
+        let candidates = self.index.candidates(hash.0);
+        self.index.bucket(candidates.buckets[0]).glance(candidates.tag) == Glance::Absent
     }
 
     /// Whether a session may have a key with this destination: a virtual or a local address of the table's sessions.

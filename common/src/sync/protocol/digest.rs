@@ -3,6 +3,7 @@
 use std::ops::{Add, Sub};
 
 use crate::flow::{Endpoint, FlowKey, address_words};
+use crate::id::Generation;
 use crate::session::Session;
 use crate::sync::wire::RangeId;
 
@@ -21,18 +22,19 @@ const RANGE_BITS_MAX: u32 = 12;
 /// nor age, which the workers of every node move on in place: the change stream tells them, and refreshes.
 #[inline]
 pub fn word_of(session: &Session) -> u64 {
-    word_with(key_hash(&session.client_key()), session)
+    let (client, server) = (session.client_key(), session.server_key());
+    word_with(key_hash(&client), session.generation, &client, &server)
 }
 
-/// [`word_of`] for who has the [`key_hash`] of the session's client-side key.
-#[inline]
-pub(super) fn word_with(client_key_hash: u64, session: &Session) -> u64 {
-    let range = client_key_hash >> (64 - RANGE_BITS_MAX);
-    let mut mix = absorb(u64::from(session.generation.0), session.client);
-    for endpoint in [session.vip, session.local, session.server] {
+/// [`word_of`] the session with these keys, for who has the [`key_hash`] of the client-side one.
+#[inline(always)]
+pub(super) fn word_with(key_hash: u64, generation: Generation, client: &FlowKey, server: &FlowKey) -> u64 {
+    let range = key_hash >> (64 - RANGE_BITS_MAX);
+    let mut mix = absorb(u64::from(generation.0), client.source);
+    for endpoint in [client.destination, server.destination, server.source] {
         mix = absorb(mix, endpoint);
     }
-    let mix = fold(mix ^ session.protocol as u64, SECRETS[2]);
+    let mix = fold(mix ^ client.protocol as u64, SECRETS[2]);
     range << (64 - RANGE_BITS_MAX) | (mix >> RANGE_BITS_MAX).max(1)
 }
 

@@ -7,6 +7,7 @@
 //! - [`tombstones`]: what has ended a short while ago.
 //! - `courier`, [`retransmit`]: datagrams out, and again.
 //! - `news`: what a peer says of a session, and when it is believed.
+//! - `upserts`: many of them in a row, most of them new.
 //! - `own`: what this node says of its own sessions; ageing.
 //! - `resync`, `serving`, `returning`: ranges as a whole, asked for and given; `register`: where their sessions stand.
 //! - `lives`: a node that has lost its state, and its clock was set back.
@@ -40,6 +41,7 @@ pub mod tables;
 #[cfg(test)]
 mod tests;
 pub mod tombstones;
+mod upserts;
 
 pub use comparison::{CompareError, Comparison, ComparisonState, Difference, DifferenceKind, Version};
 pub use ledger::OwnerSlot;
