@@ -39,9 +39,8 @@ impl Address {
     /// An IPv4 address from its four bytes in network byte order.
     #[inline]
     pub const fn v4(octets: [u8; 4]) -> Address {
-        let p = V4_MAPPED_PREFIX;
-        let [a, b, c, d] = octets;
-        Address([p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], a, b, c, d])
+        // As a number: put together from bytes in memory it would stall whoever reads it as words next.
+        Address((0xffff << 32 | u32::from_be_bytes(octets) as u128).to_be_bytes())
     }
 
     /// An IPv6 address from its sixteen bytes in network byte order.

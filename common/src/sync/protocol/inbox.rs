@@ -83,7 +83,7 @@ impl Protocol<'_> {
         let records = self.opener.open(&header, datagram, opened)?;
         let mut origin = self.place(&header, source.to_canonical(), now.millis())?;
         let mut turn = Turn { tables, out, now };
-        let mut reader = std::mem::take(&mut self.reader);
+        let mut reader = self.reader.take().unwrap_or_default();
         let mut told = Told::default();
         let mut records = reader.records(records);
         while let Some(piece) = records.next_piece() {
@@ -97,7 +97,7 @@ impl Protocol<'_> {
         let Told { applied, rejected, upserts, extensions_skipped } = told;
         self.counters.add(Counter::SyncSkippedExtensions, extensions_skipped);
         self.counters.add(Counter::SyncRxUpserts, upserts);
-        self.reader = reader;
+        self.reader = Some(reader);
         self.peers[origin.peer].state.add_records(applied);
         self.peers[origin.peer].state.add_rejects(rejected);
         self.courier.post(turn.out);

@@ -144,7 +144,8 @@ pub struct Protocol<'a> {
     opener: Opener,
     /// The records of the datagram that was opened last.
     opened: Vec<u8>,
-    reader: Reader,
+    /// Always there, but while a datagram is read.
+    reader: Option<Reader>,
     members: Vec<Member>,
     peers: Vec<Peer<'a>>,
     ledger: Ledger,
@@ -187,7 +188,7 @@ impl<'a> Protocol<'a> {
             courier,
             opener,
             opened: Vec::new(),
-            reader: Reader::new(),
+            reader: Some(Reader::new()),
             members: Vec::new(),
             peers: Vec::new(),
             ledger: Ledger::new(tables.places(), config.ranges),
