@@ -39,8 +39,9 @@ impl Address {
     /// An IPv4 address from its four bytes in network byte order.
     #[inline]
     pub const fn v4(octets: [u8; 4]) -> Address {
-        // As a number: put together from bytes in memory it would stall whoever reads it as words next.
-        Address((0xffff << 32 | u32::from_be_bytes(octets) as u128).to_be_bytes())
+        let p = V4_MAPPED_PREFIX;
+        let [a, b, c, d] = octets;
+        Address([p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], a, b, c, d])
     }
 
     /// An IPv6 address from its sixteen bytes in network byte order.
@@ -143,12 +144,20 @@ impl FlowKey {
     /// the network-order bytes), then `source port << 32 | destination port << 16 | protocol`.
     #[inline]
     pub fn words(&self) -> [u64; 5] {
-        let [s0, s1] = address_words(self.source.address);
-        let [d0, d1] = address_words(self.destination.address);
-        let ports =
-            (self.source.port as u64) << 32 | (self.destination.port as u64) << 16 | self.protocol as u64;
-        [s0, s1, d0, d1, ports]
+        let words = |endpoint: &Endpoint| (address_words(endpoint.address), endpoint.port);
+        key_words(words(&self.source), words(&self.destination), self.protocol)
     }
+}
+
+/// [`FlowKey::words`] of these parts, for who has the addresses as words.
+#[inline(always)]
+pub fn key_words(
+    (source, source_port): ([u64; 2], u16),
+    (destination, destination_port): ([u64; 2], u16),
+    protocol: Protocol,
+) -> [u64; 5] {
+    let ports = (source_port as u64) << 32 | (destination_port as u64) << 16 | protocol as u64;
+    [source[0], source[1], destination[0], destination[1], ports]
 }
 
 /// An address as two words whose bytes in memory are the address in network byte order.

@@ -99,7 +99,7 @@ impl SharedAddresses {
     }
 
     /// The number of an address, which one more session names from now on. `None` if there is no room for it.
-    #[inline]
+    #[inline(always)]
     pub fn acquire(&mut self, addresses: &Addresses, readers: &Readers, address: Address) -> Option<u16> {
         let words = address_words(address);
         let number = match first_probe(addresses, words) {
@@ -128,6 +128,7 @@ impl SharedAddresses {
         }
     }
 
+    #[cold]
     fn find_or_add(&mut self, addresses: &Addresses, readers: &Readers, words: [u64; 2]) -> Option<usize> {
         if words == [0, 0] {
             return Some(0);

@@ -61,7 +61,7 @@ impl AddressNumbers {
 }
 
 /// Fills a record that stands in no bucket. It is not in use before [`publish`].
-#[inline]
+#[inline(always)]
 pub fn fill(record: &Record, session: &Draft<'_>, numbers: AddressNumbers) {
     let life = (record.word(STATE).load(Ordering::Relaxed) >> LIFE_SHIFT).wrapping_add(1);
     let [client0, client1] = address_words(session.client.address);

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::protocol::{Held, KeyHash, Place, RemoteTableFull, Tables};
-use crate::flow::{Address, FlowHash, FlowKey, address_words};
+use crate::flow::{FlowHash, FlowKey, address_from_words};
 use crate::id::{Generation, NodeId, RecordIndex, WorkerId};
 use crate::session::table::{Lookup, SessionTable, TableReader, TableWriter};
 use crate::session::{Draft, Session, SessionState};
@@ -32,7 +32,7 @@ struct Destinations {
 
 #[derive(Clone, Copy)]
 struct Destination {
-    address: Address,
+    address: [u64; 2],
     turn: u32,
     workers: u64,
 }
@@ -45,13 +45,14 @@ const DESTINATIONS: usize = 256;
 
 impl Destinations {
     fn new() -> Destinations {
-        const UNKNOWN: Destination = Destination { address: Address([0; 16]), turn: 0, workers: 0 };
+        const UNKNOWN: Destination = Destination { address: [0; 2], turn: 0, workers: 0 };
         Destinations { known: [const { Cell::new(UNKNOWN) }; DESTINATIONS], turn: 1 }
     }
 
-    #[inline]
-    fn workers(&self, address: Address, workers: &[WorkerTable]) -> u64 {
-        let [high, low] = address_words(address);
+    /// The workers whose tables may have a destination, which is given as [`address_words`](crate::flow::address_words).
+    #[inline(always)]
+    fn workers(&self, address: [u64; 2], workers: &[WorkerTable]) -> u64 {
+        let [high, low] = address;
         let mixed = (high ^ low.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let place = &self.known[(mixed >> 56) as usize % DESTINATIONS];
         let known = place.get();
@@ -66,7 +67,8 @@ impl Destinations {
 
 /// The workers' tables that may have a destination.
 #[cold]
-fn ask(address: Address, workers: &[WorkerTable]) -> u64 {
+fn ask(address: [u64; 2], workers: &[WorkerTable]) -> u64 {
+    let address = address_from_words(address);
     let may = workers.iter().enumerate().filter(|(_, worker)| worker.table.may_have_destination(address));
     may.fold(0, |bits, (number, _)| bits | 1 << number)
 }
@@ -173,13 +175,13 @@ impl Tables for SharedTables {
     }
 
     fn find(&self, key: &FlowKey) -> Option<Held> {
-        self.find_hashed(self.hash(key), key)
+        self.find_hashed(self.hash(&key.words()), key)
     }
 
     #[inline(always)]
-    fn hash(&self, key: &FlowKey) -> KeyHash {
-        let workers = self.destinations.workers(key.destination.address, &self.workers);
-        KeyHash { hash: self.remote.hash(key).0, workers }
+    fn hash(&self, key: &[u64; 5]) -> KeyHash {
+        let workers = self.destinations.workers([key[2], key[3]], &self.workers);
+        KeyHash { hash: self.remote.hash_words(key).0, workers }
     }
 
     #[inline(always)]

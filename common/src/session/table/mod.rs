@@ -168,6 +168,12 @@ impl SessionTable {
         self.hasher.hash(key)
     }
 
+    /// The hash, in this table, of a key that is given as its [`FlowKey::words`].
+    #[inline]
+    pub fn hash_words(&self, key: &[u64; 5]) -> FlowHash {
+        self.hasher.hash_words(key)
+    }
+
     /// Has the buckets of a hash brought near, for a lookup soon.
     #[inline]
     pub fn prefetch(&self, hash: FlowHash) {

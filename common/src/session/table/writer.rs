@@ -377,7 +377,7 @@ impl TableWriter {
 }
 
 /// The numbers of a session's shared addresses, which it names from now on.
-#[inline]
+#[inline(always)]
 fn acquire_addresses(
     shared: &mut SharedAddresses,
     table: &SessionTable,

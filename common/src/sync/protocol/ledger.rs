@@ -130,7 +130,7 @@ impl Ledger {
     }
 
     /// Enters that `owner` has the session with `word` in a place, whatever was known of the place before.
-    #[inline]
+    #[inline(always)]
     pub fn set(&mut self, place: Place, entry: Entry) {
         let at = place.0 as usize;
         if at >= self.words.len() || usize::from(entry.owner.0) >= OWNERS_MAX {

@@ -28,7 +28,7 @@ pub(super) struct Upsert {
 impl Upsert {
     pub(super) fn new(reported: Reported, tables: &impl Tables) -> Upsert {
         let (client, server) = (reported.client_key(), reported.server_key());
-        let hashes = [tables.hash(&client), tables.hash(&server)];
+        let hashes = [tables.hash(&client.words()), tables.hash(&server.words())];
         Upsert { reported, hashes, key_hash: key_hash(&client) }
     }
 }
@@ -420,7 +420,7 @@ impl Protocol<'_> {
         client_key: &FlowKey,
         turn: &Turn<'_, T, X>,
     ) -> Result<Option<Held>, Reject> {
-        self.held_hashed(turn.tables.hash(client_key), client_key, turn)
+        self.held_hashed(turn.tables.hash(&client_key.words()), client_key, turn)
     }
 
     /// The session that a client-side key with this hash belongs to.

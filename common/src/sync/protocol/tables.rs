@@ -76,9 +76,9 @@ pub trait Tables {
     /// Changes when the peers were told; for a session of another owner's, forgets what a claim is waiting for.
     fn set_last_sent(&mut self, place: Place, when: Millis);
 
-    /// The hash of a key in these tables.
+    /// The hash of a key in these tables, by its [`FlowKey::words`].
     #[inline]
-    fn hash(&self, _key: &FlowKey) -> KeyHash {
+    fn hash(&self, _key: &[u64; 5]) -> KeyHash {
         KeyHash::default()
     }
 

@@ -4,13 +4,12 @@
 //! say, by what the tables hold at its turn. Nearly always they hold nothing under either of its keys; then it is added in one
 //! step, straight from the datagram's bytes and its dictionary. `news` decides about all others.
 
-use super::digest::{key_hash, word_with};
+use super::digest::{hash_of, word_with};
 use super::inbox::{Origin, Told};
 use super::ledger::Entry;
 use super::mutation::Mutation;
 use super::news::Upsert;
 use super::{HELD, KeyHash, Protocol, Tables, Turn};
-use crate::flow::{Endpoint, FlowKey};
 use crate::session::Draft;
 use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Brief, Upserts};
@@ -79,17 +78,14 @@ impl Protocol<'_> {
         turn: &Turn<'_, T, X>,
     ) -> Coming<'d> {
         let Ok(news) = &brief else { return Coming { brief, ..Coming::NONE } };
-        let protocol = address::protocol_of(news.state);
-        let client = FlowKey { source: news.client, destination: *news.vip, protocol };
-        let local = Endpoint { address: *news.local, port: news.local_port };
-        let server = FlowKey { source: *news.server, destination: local, protocol };
-        let hashes = [turn.tables.hash(&client), turn.tables.hash(&server)];
+        let keys = news.keys();
+        let hashes = [turn.tables.hash(&keys[0]), turn.tables.hash(&keys[1])];
         turn.tables.prefetch(hashes[0]);
         turn.tables.prefetch(hashes[1]);
         turn.tables.prefetch_vacant(DISTANCE);
-        let key_hash = key_hash(&client);
+        let key_hash = hash_of(&keys[0]);
         self.tombstones.prefetch(key_hash, turn.millis());
-        Coming { brief, hashes, key_hash, word: word_with(key_hash, news.generation, &client, &server) }
+        Coming { brief, hashes, key_hash, word: word_with(key_hash, news.generation, &keys[0], &keys[1]) }
     }
 
     /// Adds a session if it is plain that it is news: it stands nowhere, has not ended, and what was decoded is believed. If not,
@@ -113,7 +109,7 @@ impl Protocol<'_> {
         let peer = &self.peers[origin.peer];
         let draft = Draft {
             protocol: address::protocol_of(news.state),
-            client: news.client,
+            client: news.client(),
             vip: news.vip,
             local: news.local,
             local_port: news.local_port,
