@@ -172,16 +172,17 @@ impl SharedAddresses {
 }
 
 /// Where an address is looked for first. Who chooses these addresses is the operator, so the mixing need not be keyed.
-#[inline]
+#[inline(always)]
 fn first_probe(addresses: &Addresses, words: [u64; 2]) -> usize {
     let folded = words[0].rotate_left(29) ^ words[1];
     // The last bytes of an address, in which most differ, stand in the highest bits.
     let mixed = (folded ^ folded >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 40) as usize & (addresses.slots.len() - 1)
+    (mixed >> 40) as usize & addresses.slots.len().wrapping_sub(1)
 }
 
-#[inline]
+#[inline(always)]
 fn holds(addresses: &Addresses, slot: usize, words: [u64; 2]) -> bool {
-    addresses.slots[slot].words[0].load(Ordering::Relaxed) == words[0]
-        && addresses.slots[slot].words[1].load(Ordering::Relaxed) == words[1]
+    let Some(slot) = addresses.slots.get(slot) else { return false };
+    let [high, low] = [0, 1].map(|word| slot.words[word].load(Ordering::Relaxed));
+    (high ^ words[0]) | (low ^ words[1]) == 0
 }

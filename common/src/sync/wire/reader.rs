@@ -30,6 +30,7 @@ pub struct Reader {
 
 impl Reader {
     /// A reader. One serves for any number of datagrams.
+    #[inline(never)]
     pub fn new() -> Reader {
         Reader { dictionaries: Box::new(Dictionaries { v4: Dictionary::new(), v6: Dictionary::new() }) }
     }
