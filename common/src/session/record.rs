@@ -111,7 +111,7 @@ pub fn read(record: &Record) -> Option<[u64; RECORD_WORDS]> {
 
 /// What `examine` makes of a copy of a record, for who was led here by no bucket: `Ok(None)` if the record is not in use,
 /// `Err` if it was used for another session meanwhile.
-#[inline]
+#[inline(always)]
 pub fn read_alone<T>(
     record: &Record,
     examine: impl FnOnce(&[u64; RECORD_WORDS]) -> T,
@@ -215,7 +215,7 @@ impl Resolved {
 }
 
 /// The session that these words are; `None` if they are none: a number that means nothing.
-#[inline]
+#[inline(always)]
 pub fn decode(words: &[u64; RECORD_WORDS], addresses: &Addresses) -> Option<Session> {
     Resolved::new(*words, addresses)?.session()
 }
@@ -420,7 +420,7 @@ mod tests {
         let numbers = AddressNumbers::of(&record.copy());
         let reused = read_alone(&record, |_| {
             retire(&record);
-            fill(&record, &session(), numbers);
+            fill(&record, &session().draft(), numbers);
             publish(&record, SessionState::UdpOneWay);
         });
         assert_eq!(reused, Err(Reused));

@@ -140,6 +140,7 @@ impl SharedTables {
         })
     }
 
+    #[inline]
     fn home(&self, place: Place) -> Option<Home<'_>> {
         if place.0 < self.remote.capacity() {
             return Some(Home::Remote(&self.remote, RecordIndex(place.0)));
@@ -222,11 +223,14 @@ impl Tables for SharedTables {
         hit(&self.remote, hash, key, 0)
     }
 
+    #[inline(always)]
     fn session(&self, place: Place) -> Option<Session> {
-        match self.home(place)? {
-            Home::Remote(table, slot) => table.session(slot),
-            Home::Worker(table, slot) => table.session(slot),
-        }
+        // One read for both: a session is many words to copy.
+        let (table, slot): (&SessionTable, RecordIndex) = match self.home(place)? {
+            Home::Remote(table, slot) => (table, slot),
+            Home::Worker(table, slot) => (table, slot),
+        };
+        table.session(slot)
     }
 
     fn insert(&mut self, session: &Session) -> Result<Place, RemoteTableFull> {

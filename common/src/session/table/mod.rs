@@ -239,6 +239,7 @@ impl SessionTable {
     }
 
     /// The session in a record, if one is there.
+    #[inline(always)]
     pub fn session(&self, index: RecordIndex) -> Option<Session> {
         match self.read_slot(index) {
             Found::Here(session) => session,
@@ -265,6 +266,7 @@ impl SessionTable {
     }
 
     /// What stands in a slot, whatever the index says. `Here(None)` is a record whose contents mean nothing.
+    #[inline(always)]
     fn read_slot(&self, index: RecordIndex) -> Found<Option<Session>> {
         let Some(record) = self.slab.record(index.0) else { return Found::Absent };
         for _ in 0..READ_ATTEMPTS {
