@@ -8,6 +8,7 @@ use super::digest::{Digest, range_of};
 use super::register::Register;
 use super::tables::Place;
 use crate::shm::index::prefetch_read;
+use crate::shm::pages::prefer_huge;
 use crate::sync::wire::RangeId;
 
 /// Whose sessions these are: [`OwnerSlot::SELF`], or the peer with this number. Never leaves the process.
@@ -74,10 +75,13 @@ impl Ledger {
     pub fn new(places: u32, ranges: u16) -> Ledger {
         let register = Register::new(places, OWNERS_MAX);
         let places = places as usize;
+        let (mut words, mut owners) = (vec![0; places], vec![0; places]);
+        prefer_huge(&mut words);
+        prefer_huge(&mut owners);
         Ledger {
             ranges,
-            words: vec![0; places],
-            owners: vec![0; places],
+            words,
+            owners,
             stamps: vec![0; places],
             tallies: vec![Vec::new(); OWNERS_MAX],
             totals: vec![Digest::default(); OWNERS_MAX],
@@ -160,7 +164,7 @@ impl Ledger {
         self.count(entry, |digest, word| digest - word);
     }
 
-    #[inline]
+    #[inline(always)]
     fn count(&mut self, entry: Entry, change: impl Fn(Digest, u64) -> Digest) {
         let owner = usize::from(entry.owner.0);
         let range = range_of(entry.word, self.ranges);

@@ -16,11 +16,8 @@ use crate::sync::wire::{Body, Brief, Upserts};
 use crate::sync::{Reject, address, ageing};
 use crate::time::Millis;
 
-/// Upserts between the one that is decoded and the one that is taken.
-const DISTANCE: usize = 12;
-
-/// Upserts under way, and room for one more: a power of two.
-const RING: usize = 16;
+/// Upserts that are decoded one after the other, before as many others are taken.
+const BLOCK: usize = 8;
 
 /// An upsert that was decoded.
 #[derive(Clone, Copy)]
@@ -52,14 +49,19 @@ impl Protocol<'_> {
         turn: &mut Turn<'_, T, X>,
         told: &mut Told,
     ) {
-        let mut ring = [Coming::NONE; RING];
+        let mut coming = [[Coming::NONE; BLOCK]; 2];
         let count = upserts.count();
-        for step in 0..count + DISTANCE {
-            if step < count {
-                ring[step % RING] = self.expect(upserts.at(step), turn);
+        let mut waiting = 0;
+        for (block, first) in (0..count + BLOCK).step_by(BLOCK).enumerate() {
+            let [present, last] = match block % 2 {
+                0 => [0, 1],
+                _ => [1, 0],
+            };
+            let expected = count.saturating_sub(first).min(BLOCK);
+            for (item, place) in coming[present][..expected].iter_mut().enumerate() {
+                *place = self.expect(upserts.at(first + item), turn);
             }
-            if let Some(item) = step.checked_sub(DISTANCE).filter(|item| *item < count) {
-                let coming = &ring[item % RING];
+            for coming in &coming[last][..waiting] {
                 if self.add_new(origin, coming, turn) {
                     told.applied += 1;
                     told.upserts += 1;
@@ -67,6 +69,7 @@ impl Protocol<'_> {
                     self.take_other(origin, coming, turn, told);
                 }
             }
+            waiting = expected;
         }
     }
 
@@ -82,7 +85,7 @@ impl Protocol<'_> {
         let hashes = [turn.tables.hash(&keys[0]), turn.tables.hash(&keys[1])];
         turn.tables.prefetch(hashes[0]);
         turn.tables.prefetch(hashes[1]);
-        turn.tables.prefetch_vacant(DISTANCE);
+        turn.tables.prefetch_vacant(BLOCK);
         let key_hash = hash_of(&keys[0]);
         self.tombstones.prefetch(key_hash, turn.millis());
         Coming { brief, hashes, key_hash, word: word_with(key_hash, news.generation, &keys[0], &keys[1]) }
