@@ -141,20 +141,34 @@ impl Ledger {
             self.clear(place);
             return;
         }
-        let before = self.entry(place);
-        if let Some(before) = before {
-            self.count(before, |digest, word| digest - word);
+        if self.words[at] != 0 {
+            return self.replace(place, entry);
         }
+        self.write(at, entry);
+        self.register.note(entry.owner, self.range_of(entry.word), place);
+    }
+
+    /// [`Ledger::set`] where something was known of the place before.
+    #[inline(never)]
+    fn replace(&mut self, place: Place, entry: Entry) {
+        let range = self.range_of(entry.word);
+        let stands_there = self
+            .entry(place)
+            .is_some_and(|before| before.owner == entry.owner && self.range_of(before.word) == range);
+        self.clear(place);
+        self.write(place.0 as usize, entry);
+        if !stands_there {
+            self.register.note(entry.owner, range, place);
+        }
+    }
+
+    /// Writes to a place of which nothing is known.
+    #[inline(always)]
+    fn write(&mut self, at: usize, entry: Entry) {
         self.words[at] = entry.word;
         self.owners[at] = entry.owner.0;
         self.stamps[at] = entry.stamp;
         self.count(entry, |digest, word| digest + word);
-        let range = self.range_of(entry.word);
-        let stands_there =
-            before.is_some_and(|before| before.owner == entry.owner && self.range_of(before.word) == range);
-        if !stands_there {
-            self.register.note(entry.owner, range, place);
-        }
     }
 
     /// Strikes a place out.
