@@ -112,11 +112,7 @@ pub trait Tables {
     /// Adds a session to the remote table if it is plain that neither of its keys is anywhere and that there is room: the usual
     /// case of news, in one step. `None`: nothing has changed, and the other calls tell why. The hashes are those of the
     /// client-side and the server-side key.
-    #[inline]
-    fn insert_new(&mut self, session: &Draft<'_>, _hashes: [KeyHash; 2]) -> Option<Place> {
-        let is_known = self.find(&session.client_key()).is_some() || self.find(&session.server_key()).is_some();
-        if is_known { None } else { self.insert(&session.session()).ok() }
-    }
+    fn insert_new(&mut self, session: &Draft<'_>, hashes: [KeyHash; 2]) -> Option<Place>;
 
     /// Whether what this node owns in a place is this secondary's to tell the peers of: not if it is in the table of a worker
     /// that another secondary serves.

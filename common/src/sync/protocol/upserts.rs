@@ -1,6 +1,6 @@
 //! Upserts in a row: what a datagram says of many sessions, most of which are news.
 //!
-//! Each is decoded some turns before it is taken, and what it will need is brought near meanwhile. It is taken as the rules
+//! Each is decoded a while before it is taken, and what it will need is brought near meanwhile. It is taken as the rules
 //! say, by what the tables hold at its turn. Nearly always they hold nothing under either of its keys; then it is added in one
 //! step, straight from the datagram's bytes and its dictionary. `news` decides about all others.
 
@@ -15,6 +15,9 @@ use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Brief, Upserts};
 use crate::sync::{Reject, address, ageing};
 use crate::time::Millis;
+
+#[cfg(test)]
+mod tests;
 
 /// Upserts that are decoded one after the other, before as many others are taken.
 const BLOCK: usize = 8;
