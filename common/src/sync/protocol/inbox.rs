@@ -88,8 +88,12 @@ impl Protocol<'_> {
         let mut records = reader.records(records);
         while let Some(piece) = records.next_piece() {
             match piece {
-                Ok(Piece::UpsertsV4(upserts)) => self.take_upserts(&mut origin, &upserts, &mut turn, &mut told),
-                Ok(Piece::UpsertsV6(upserts)) => self.take_upserts(&mut origin, &upserts, &mut turn, &mut told),
+                Ok(Piece::UpsertsV4(upserts)) => {
+                    self.take_upserts(&mut origin, &upserts, &mut turn, &mut told)
+                }
+                Ok(Piece::UpsertsV6(upserts)) => {
+                    self.take_upserts(&mut origin, &upserts, &mut turn, &mut told)
+                }
                 Ok(Piece::Record(record)) => self.take_record(&mut origin, &record, &mut turn, &mut told),
                 Err(reject) => self.note(Err(reject), &mut told),
             }

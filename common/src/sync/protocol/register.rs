@@ -72,13 +72,7 @@ impl Register {
         let late = Vec::with_capacity(LATE_MAX.min(places as usize));
         let mut places = vec![0; places as usize];
         prefer_huge(&mut places);
-        Register {
-            places,
-            shelves: vec![Vec::new(); owners],
-            late,
-            stage: Stage::Closed,
-            overflowed: false,
-        }
+        Register { places, shelves: vec![Vec::new(); owners], late, stage: Stage::Closed, overflowed: false }
     }
 
     /// Makes room for an owner's ranges.

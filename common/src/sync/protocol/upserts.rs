@@ -20,7 +20,7 @@ use crate::time::Millis;
 mod tests;
 
 /// Upserts that are decoded one after the other, before as many others are taken.
-const BLOCK: usize = 8;
+const BLOCK: usize = 16;
 
 /// An upsert that was decoded.
 #[derive(Clone, Copy)]

@@ -167,12 +167,18 @@ impl Records<'_> {
             }
             let Run { items, kind, base, extensions_skipped } = self.run;
             let whole = extensions_skipped == 0;
-            if whole && kind == RecordType::UpsertV4 && let Ok(items) = <[UpsertItem<4>]>::ref_from_bytes(items) {
+            if whole
+                && kind == RecordType::UpsertV4
+                && let Ok(items) = <[UpsertItem<4>]>::ref_from_bytes(items)
+            {
                 self.run.items = &[];
                 let dictionary = &self.dictionaries.v4;
                 return Some(Ok(Piece::UpsertsV4(UpsertItems { items, base, dictionary })));
             }
-            if whole && kind == RecordType::UpsertV6 && let Ok(items) = <[UpsertItem<16>]>::ref_from_bytes(items) {
+            if whole
+                && kind == RecordType::UpsertV6
+                && let Ok(items) = <[UpsertItem<16>]>::ref_from_bytes(items)
+            {
                 self.run.items = &[];
                 let dictionary = &self.dictionaries.v6;
                 return Some(Ok(Piece::UpsertsV6(UpsertItems { items, base, dictionary })));

@@ -253,7 +253,15 @@ proptest! {
 fn news(count: u8) -> Vec<(NodeId, Vec<u8>)> {
     let body = |number: u8| {
         let Session { client, vip, local, server, state, .. } = session_v4(number);
-        Body::Upsert(Reported { generation: Generation(1), state, remaining_ms: 1000, client, vip, local, server })
+        Body::Upsert(Reported {
+            generation: Generation(1),
+            state,
+            remaining_ms: 1000,
+            client,
+            vip,
+            local,
+            server,
+        })
     };
     datagrams_of(vec![(2, 7, 0, (0..count).map(|number| body(number + 10)).collect(), None, false)])
 }
