@@ -77,7 +77,7 @@ impl BatchWriter {
         let BatchWriter { runs, v4, v6, .. } = self;
         let base = GenerationBase::ZERO;
         match body {
-            Body::Upsert(reported) => return self.push_upsert(reported),
+            Body::Upsert(reported) => self.push_upsert(reported),
             Body::Refresh(refreshed) => match refreshed.client.address.is_v4() {
                 true => push_refresh(refreshed, v4, runs),
                 false => push_refresh(refreshed, v6, runs),
