@@ -21,7 +21,7 @@ pub(super) trait WireAddress: Copy {
     /// The address, if it is one of this family: an IPv4 address has one encoding only.
     fn to_address(self) -> Option<Address>;
 
-    /// The [`address_words`](crate::flow::address_words) of the address, if packets can come from it.
+    /// The [`address_words`] of the address, if packets can come from it.
     fn to_unicast_words(self) -> Option<[u64; 2]>;
 
     /// An address of this family as it stands on the wire.
