@@ -152,12 +152,20 @@ impl FlowKey {
     /// the network-order bytes), then `source port << 32 | destination port << 16 | protocol`.
     #[inline]
     pub fn words(&self) -> [u64; 5] {
-        let [s0, s1] = address_words(self.source.address);
-        let [d0, d1] = address_words(self.destination.address);
-        let ports =
-            (self.source.port as u64) << 32 | (self.destination.port as u64) << 16 | self.protocol as u64;
-        [s0, s1, d0, d1, ports]
+        let words = |endpoint: &Endpoint| (address_words(endpoint.address), endpoint.port);
+        key_words(words(&self.source), words(&self.destination), self.protocol)
     }
+}
+
+/// [`FlowKey::words`] of these parts, for who has the addresses as words.
+#[inline(always)]
+pub fn key_words(
+    (source, source_port): ([u64; 2], u16),
+    (destination, destination_port): ([u64; 2], u16),
+    protocol: Protocol,
+) -> [u64; 5] {
+    let ports = (source_port as u64) << 32 | (destination_port as u64) << 16 | protocol as u64;
+    [source[0], source[1], destination[0], destination[1], ports]
 }
 
 /// An address as two words whose bytes in memory are the address in network byte order.

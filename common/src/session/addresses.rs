@@ -74,32 +74,26 @@ impl Addresses {
     }
 }
 
-/// What the structural writer knows of an address.
-#[derive(Clone, Copy, Default)]
-struct Use {
-    /// How often sessions name it.
-    sessions: u32,
-    /// The epoch in which the last of them was removed.
-    unused_since: u64,
-}
-
 /// The addresses as their writer keeps them: address to number, and who is still using it.
 ///
 /// An address stays where it was found first, at one of a few slots that its bytes lead to, and is overwritten when no
 /// session names it any more, readers are through with it and another one needs the slot. Rebuilt by each new writer.
 pub struct SharedAddresses {
-    uses: Vec<Use>,
+    /// How often sessions name each. Close together: three are counted up for every session.
+    sessions: Vec<u32>,
+    /// The epoch in which the last session that named each was removed.
+    unused_since: Vec<u64>,
 }
 
 impl SharedAddresses {
     /// The uses of these addresses: none so far.
     pub fn new(addresses: &Addresses, readers: &Readers) -> SharedAddresses {
-        let unused = Use { sessions: 0, unused_since: readers.epoch() };
-        SharedAddresses { uses: vec![unused; addresses.slots.len()] }
+        let count = addresses.slots.len();
+        SharedAddresses { sessions: vec![0; count], unused_since: vec![readers.epoch(); count] }
     }
 
     /// The number of an address, which one more session names from now on. `None` if there is no room for it.
-    #[inline]
+    #[inline(always)]
     pub fn acquire(&mut self, addresses: &Addresses, readers: &Readers, address: Address) -> Option<u16> {
         let words = address_words(address);
         let number = match first_probe(addresses, words) {
@@ -113,21 +107,23 @@ impl SharedAddresses {
     /// Notes that one more session names the address with this number.
     #[inline]
     pub fn acquire_number(&mut self, number: u16) {
-        if let Some(used) = self.uses.get_mut(usize::from(number)) {
-            used.sessions += 1;
+        if let Some(sessions) = self.sessions.get_mut(usize::from(number)) {
+            *sessions += 1;
         }
     }
 
     /// Notes that one session less names the address with this number.
     #[inline]
     pub fn release(&mut self, readers: &Readers, number: u16) {
-        let Some(used) = self.uses.get_mut(usize::from(number)) else { return };
-        used.sessions = used.sessions.saturating_sub(1);
-        if used.sessions == 0 {
-            used.unused_since = readers.epoch();
+        let number = usize::from(number);
+        let Some(sessions) = self.sessions.get_mut(number) else { return };
+        *sessions = sessions.saturating_sub(1);
+        if *sessions == 0 {
+            self.unused_since[number] = readers.epoch();
         }
     }
 
+    #[cold]
     fn find_or_add(&mut self, addresses: &Addresses, readers: &Readers, words: [u64; 2]) -> Option<usize> {
         if words == [0, 0] {
             return Some(0);
@@ -159,28 +155,29 @@ impl SharedAddresses {
 
     /// Whether nobody can be reading a slot's address any more.
     fn may_overwrite(&self, readers: &Readers, slot: usize) -> bool {
-        let used = self.uses[slot];
-        if used.sessions != 0 {
+        if self.sessions[slot] != 0 {
             return false;
         }
-        if readers.epoch() == used.unused_since {
+        let unused_since = self.unused_since[slot];
+        if readers.epoch() == unused_since {
             readers.advance();
         }
-        readers.have_passed(used.unused_since.wrapping_add(1).max(1))
+        readers.have_passed(unused_since.wrapping_add(1).max(1))
     }
 }
 
 /// Where an address is looked for first. Who chooses these addresses is the operator, so the mixing need not be keyed.
-#[inline]
+#[inline(always)]
 fn first_probe(addresses: &Addresses, words: [u64; 2]) -> usize {
     let folded = words[0].rotate_left(29) ^ words[1];
     // The last bytes of an address, in which most differ, stand in the highest bits.
     let mixed = (folded ^ folded >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 40) as usize & (addresses.slots.len() - 1)
+    (mixed >> 40) as usize & addresses.slots.len().wrapping_sub(1)
 }
 
-#[inline]
+#[inline(always)]
 fn holds(addresses: &Addresses, slot: usize, words: [u64; 2]) -> bool {
-    addresses.slots[slot].words[0].load(Ordering::Relaxed) == words[0]
-        && addresses.slots[slot].words[1].load(Ordering::Relaxed) == words[1]
+    let Some(slot) = addresses.slots.get(slot) else { return false };
+    let [high, low] = [0, 1].map(|word| slot.words[word].load(Ordering::Relaxed));
+    (high ^ words[0]) | (low ^ words[1]) == 0
 }

@@ -1,12 +1,15 @@
 //! Sessions: one balanced connection each, its state, its record in shared memory, and the tables of them.
 
 pub mod addresses;
+mod draft;
 pub mod expiry;
 pub mod local_ports;
 pub mod record;
 pub mod table;
 pub mod tcp;
 pub mod told;
+
+pub use draft::Draft;
 
 use crate::flow::{Endpoint, FlowKey, Protocol};
 use crate::id::{Generation, NodeId};

@@ -21,7 +21,7 @@ use crate::shm::slab::{RECORD_WORDS, Record};
 use crate::time::Millis;
 
 use super::addresses::Addresses;
-use super::{Direction, Session, SessionState};
+use super::{Direction, Draft, Session, SessionState};
 
 const CLIENT: usize = 0;
 const PORTS: usize = 2;
@@ -61,11 +61,11 @@ impl AddressNumbers {
 }
 
 /// Fills a record that stands in no bucket. It is not in use before [`publish`].
-#[inline]
-pub fn fill(record: &Record, session: &Session, numbers: AddressNumbers) {
+#[inline(always)]
+pub fn fill(record: &Record, session: &Draft<'_>, numbers: AddressNumbers) {
     let life = (record.word(STATE).load(Ordering::Relaxed) >> LIFE_SHIFT).wrapping_add(1);
     let [client0, client1] = address_words(session.client.address);
-    let ports = [session.server.port, session.local.port, session.vip.port, session.client.port];
+    let ports = [session.server.port, session.local_port, session.vip.port, session.client.port];
     let shared = [session.protocol as u64, numbers.server.into(), numbers.local.into(), numbers.vip.into()];
     record.write(&[
         client0,
@@ -111,7 +111,7 @@ pub fn read(record: &Record) -> Option<[u64; RECORD_WORDS]> {
 
 /// What `examine` makes of a copy of a record, for who was led here by no bucket: `Ok(None)` if the record is not in use,
 /// `Err` if it was used for another session meanwhile.
-#[inline]
+#[inline(always)]
 pub fn read_alone<T>(
     record: &Record,
     examine: impl FnOnce(&[u64; RECORD_WORDS]) -> T,
@@ -215,7 +215,7 @@ impl Resolved {
 }
 
 /// The session that these words are; `None` if they are none: a number that means nothing.
-#[inline]
+#[inline(always)]
 pub fn decode(words: &[u64; RECORD_WORDS], addresses: &Addresses) -> Option<Session> {
     Resolved::new(*words, addresses)?.session()
 }
@@ -314,7 +314,7 @@ mod tests {
             server: number(session.server),
         };
         let record = Record::new_zeroed();
-        fill(&record, &session, numbers);
+        fill(&record, &session.draft(), numbers);
         Fixture { record, addresses, _directory: directory }
     }
 
@@ -420,7 +420,7 @@ mod tests {
         let numbers = AddressNumbers::of(&record.copy());
         let reused = read_alone(&record, |_| {
             retire(&record);
-            fill(&record, &session(), numbers);
+            fill(&record, &session().draft(), numbers);
             publish(&record, SessionState::UdpOneWay);
         });
         assert_eq!(reused, Err(Reused));

@@ -212,7 +212,7 @@ impl Bucket {
     }
 
     /// Writer only: lets a slot point to a whole record, under a tag that is not zero.
-    #[inline]
+    #[inline(always)]
     pub fn put(&self, slot: usize, tag: u16, record: u32) {
         let odd = self.begin_change();
         self.records[slot].store(record, Ordering::Relaxed);

@@ -7,6 +7,7 @@ pub mod bucket;
 pub mod dirty;
 pub mod header;
 pub mod index;
+pub mod pages;
 pub mod process;
 pub mod readers;
 pub mod region;

@@ -3,10 +3,10 @@
 use std::cell::Cell;
 
 use super::protocol::{Held, KeyHash, Place, RemoteTableFull, Tables};
-use crate::flow::{Address, FlowHash, FlowKey, address_words};
+use crate::flow::{FlowHash, FlowKey, address_from_words};
 use crate::id::{Generation, NodeId, RecordIndex, WorkerId};
 use crate::session::table::{Lookup, SessionTable, TableReader, TableWriter};
-use crate::session::{Session, SessionState};
+use crate::session::{Draft, Session, SessionState};
 use crate::time::Millis;
 
 /// A NUMA node's remote table, and the tables of all workers.
@@ -32,7 +32,7 @@ struct Destinations {
 
 #[derive(Clone, Copy)]
 struct Destination {
-    address: Address,
+    address: [u64; 2],
     turn: u32,
     workers: u64,
 }
@@ -45,13 +45,14 @@ const DESTINATIONS: usize = 256;
 
 impl Destinations {
     fn new() -> Destinations {
-        const UNKNOWN: Destination = Destination { address: Address([0; 16]), turn: 0, workers: 0 };
+        const UNKNOWN: Destination = Destination { address: [0; 2], turn: 0, workers: 0 };
         Destinations { known: [const { Cell::new(UNKNOWN) }; DESTINATIONS], turn: 1 }
     }
 
-    #[inline]
-    fn workers(&self, address: Address, workers: &[WorkerTable]) -> u64 {
-        let [high, low] = address_words(address);
+    /// The workers whose tables may have a destination, which is given as [`address_words`](crate::flow::address_words).
+    #[inline(always)]
+    fn workers(&self, address: [u64; 2], workers: &[WorkerTable]) -> u64 {
+        let [high, low] = address;
         let mixed = (high ^ low.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let place = &self.known[(mixed >> 56) as usize % DESTINATIONS];
         let known = place.get();
@@ -66,7 +67,8 @@ impl Destinations {
 
 /// The workers' tables that may have a destination.
 #[cold]
-fn ask(address: Address, workers: &[WorkerTable]) -> u64 {
+fn ask(address: [u64; 2], workers: &[WorkerTable]) -> u64 {
+    let address = address_from_words(address);
     let may = workers.iter().enumerate().filter(|(_, worker)| worker.table.may_have_destination(address));
     may.fold(0, |bits, (number, _)| bits | 1 << number)
 }
@@ -127,10 +129,10 @@ impl SharedTables {
         }
     }
 
-    /// The workers' tables that may have a key, and their first places.
-    #[inline]
-    fn workers_for(&self, key: &FlowKey) -> impl Iterator<Item = (&TableReader, u32)> + use<'_> {
-        let mut left = self.destinations.workers(key.destination.address, &self.workers);
+    /// The workers' tables that may have a key with this hash, and their first places.
+    #[inline(always)]
+    fn workers_for(&self, hash: KeyHash) -> impl Iterator<Item = (&TableReader, u32)> + use<'_> {
+        let mut left = hash.workers;
         std::iter::from_fn(move || {
             let number = (left != 0).then(|| left.trailing_zeros() as usize)?;
             left &= left - 1;
@@ -138,6 +140,7 @@ impl SharedTables {
         })
     }
 
+    #[inline]
     fn home(&self, place: Place) -> Option<Home<'_>> {
         if place.0 < self.remote.capacity() {
             return Some(Home::Remote(&self.remote, RecordIndex(place.0)));
@@ -173,22 +176,23 @@ impl Tables for SharedTables {
     }
 
     fn find(&self, key: &FlowKey) -> Option<Held> {
-        self.find_hashed(self.hash(key), key)
+        self.find_hashed(self.hash(&key.words()), key)
     }
 
-    #[inline]
-    fn hash(&self, key: &FlowKey) -> KeyHash {
-        KeyHash(self.remote.hash(key).0)
+    #[inline(always)]
+    fn hash(&self, key: &[u64; 5]) -> KeyHash {
+        let workers = self.destinations.workers([key[2], key[3]], &self.workers);
+        KeyHash { hash: self.remote.hash_words(key).0, workers }
     }
 
-    #[inline]
-    fn prefetch(&self, hash: KeyHash, key: &FlowKey) {
+    #[inline(always)]
+    fn prefetch(&self, hash: KeyHash) {
         if self.same_hash {
-            for (worker, _) in self.workers_for(key) {
-                worker.prefetch(FlowHash(hash.0));
+            for (worker, _) in self.workers_for(hash) {
+                worker.prefetch(FlowHash(hash.hash));
             }
         }
-        self.remote.prefetch(FlowHash(hash.0));
+        self.remote.prefetch(FlowHash(hash.hash));
     }
 
     #[inline]
@@ -206,9 +210,9 @@ impl Tables for SharedTables {
     }
 
     #[inline(always)]
-    fn find_hashed(&self, hash: KeyHash, key: &FlowKey) -> Option<Held> {
-        let hash = FlowHash(hash.0);
-        for (worker, first) in self.workers_for(key) {
+    fn find_hashed(&self, key_hash: KeyHash, key: &FlowKey) -> Option<Held> {
+        let hash = FlowHash(key_hash.hash);
+        for (worker, first) in self.workers_for(key_hash) {
             let own = if self.same_hash { hash } else { worker.hash(key) };
             if let Some(held) = hit(worker, own, key, first)
                 && held.session.owner != NodeId(0)
@@ -219,11 +223,14 @@ impl Tables for SharedTables {
         hit(&self.remote, hash, key, 0)
     }
 
+    #[inline(always)]
     fn session(&self, place: Place) -> Option<Session> {
-        match self.home(place)? {
-            Home::Remote(table, slot) => table.session(slot),
-            Home::Worker(table, slot) => table.session(slot),
-        }
+        // One read for both: a session is many words to copy.
+        let (table, slot): (&SessionTable, RecordIndex) = match self.home(place)? {
+            Home::Remote(table, slot) => (table, slot),
+            Home::Worker(table, slot) => (table, slot),
+        };
+        table.session(slot)
     }
 
     fn insert(&mut self, session: &Session) -> Result<Place, RemoteTableFull> {
@@ -232,8 +239,21 @@ impl Tables for SharedTables {
 
     #[inline]
     fn insert_hashed(&mut self, session: &Session, hashes: [KeyHash; 2]) -> Result<Place, RemoteTableFull> {
-        let hashes = hashes.map(|hash| FlowHash(hash.0));
+        let hashes = hashes.map(|hash| FlowHash(hash.hash));
         self.remote.insert_hashed(session, hashes).map(|slot| Place(slot.0)).map_err(|_| RemoteTableFull)
+    }
+
+    #[inline(always)]
+    fn insert_new(&mut self, session: &Draft<'_>, hashes: [KeyHash; 2]) -> Option<Place> {
+        for key in hashes {
+            for (worker, _) in self.workers_for(key) {
+                if !self.same_hash || !worker.lacks(FlowHash(key.hash)) {
+                    return None;
+                }
+            }
+        }
+        let hashes = hashes.map(|key| FlowHash(key.hash));
+        self.remote.insert_new(session, hashes).map(|slot| Place(slot.0))
     }
 
     fn remove(&mut self, place: Place) {

@@ -28,7 +28,7 @@ use super::{Direction, Session, record};
 use crate::flow::{Address, FlowHash, FlowHasher, FlowKey, HashKey};
 use crate::id::RecordIndex;
 use crate::shm::atomic::{AtomicU64, Ordering};
-use crate::shm::bucket::Found;
+use crate::shm::bucket::{Found, Glance};
 use crate::shm::header::{FileKind, HEADER_BYTES};
 use crate::shm::index::{Candidates, Index};
 use crate::shm::readers::{ReaderError, Readers};
@@ -168,10 +168,23 @@ impl SessionTable {
         self.hasher.hash(key)
     }
 
+    /// The hash, in this table, of a key that is given as its [`FlowKey::words`].
+    #[inline]
+    pub fn hash_words(&self, key: &[u64; 5]) -> FlowHash {
+        self.hasher.hash_words(key)
+    }
+
     /// Has the buckets of a hash brought near, for a lookup soon.
     #[inline]
     pub fn prefetch(&self, hash: FlowHash) {
         self.index.prefetch(&self.index.candidates(hash.0));
+    }
+
+    /// Whether one look tells that no key with this hash is in the table. If not, one may be.
+    #[inline(always)]
+    pub fn lacks(&self, hash: FlowHash) -> bool {
+        let candidates = self.index.candidates(hash.0);
+        self.index.bucket(candidates.buckets[0]).glance(candidates.tag) == Glance::Absent
     }
 
     /// Whether a session may have a key with this destination: a virtual or a local address of the table's sessions.
@@ -226,6 +239,7 @@ impl SessionTable {
     }
 
     /// The session in a record, if one is there.
+    #[inline(always)]
     pub fn session(&self, index: RecordIndex) -> Option<Session> {
         match self.read_slot(index) {
             Found::Here(session) => session,
@@ -252,6 +266,7 @@ impl SessionTable {
     }
 
     /// What stands in a slot, whatever the index says. `Here(None)` is a record whose contents mean nothing.
+    #[inline(always)]
     fn read_slot(&self, index: RecordIndex) -> Found<Option<Session>> {
         let Some(record) = self.slab.record(index.0) else { return Found::Absent };
         for _ in 0..READ_ATTEMPTS {

@@ -12,7 +12,7 @@ use crate::flow::{FlowHash, FlowKey};
 use crate::id::{Generation, NodeId, RecordIndex};
 use crate::session::addresses::SharedAddresses;
 use crate::session::record::AddressNumbers;
-use crate::session::{Direction, Session, SessionState, record};
+use crate::session::{Direction, Draft, Session, SessionState, record};
 use crate::shm::atomic::Ordering;
 use crate::shm::bucket::{BUCKET_SLOTS, Found};
 use crate::shm::header::FileKind;
@@ -115,6 +115,16 @@ impl TableWriter {
         }
     }
 
+    /// Adds a session if one look at each key's first bucket tells that it is new and that there is room. `None`: nothing has
+    /// changed, and [`TableWriter::insert_hashed`] tells why. The hashes are those of its keys in this table, the client-side
+    /// one first.
+    #[inline(always)]
+    pub fn insert_new(&mut self, session: &Draft<'_>, hashes: [FlowHash; 2]) -> Option<RecordIndex> {
+        let candidates = hashes.map(|hash| self.table.index.candidates(hash.0));
+        let slots = self.slots_for_new(&candidates)?;
+        self.put_in(session, &candidates, Some(slots)).ok()
+    }
+
     /// Adds a session whose keys may stand at `candidates`, the client-side one first.
     #[inline]
     pub(super) fn insert_at(
@@ -122,15 +132,33 @@ impl TableWriter {
         session: &Session,
         candidates: &[Candidates; 2],
     ) -> Result<RecordIndex, InsertError> {
-        let [client, server] = candidates;
-        let client_bucket = self.table.index.bucket(client.buckets[0]);
-        let server_bucket = self.table.index.bucket(server.buckets[0]);
-        // Usually one look at each tells that the key is new and that there is room.
-        let slots = client_bucket.slot_for_new(client.tag).zip(server_bucket.slot_for_new(server.tag));
-        let slots = slots.filter(|_| client.buckets[0] != server.buckets[0]);
+        let slots = self.slots_for_new(candidates);
         if slots.is_none() {
             self.prepare(session, candidates)?;
         }
+        self.put_in(&session.draft(), candidates, slots)
+    }
+
+    /// The slots for both keys of a session, if one look at each first bucket tells that it is new and that there is room: as it
+    /// usually does.
+    #[inline(always)]
+    fn slots_for_new(&self, [client, server]: &[Candidates; 2]) -> Option<[usize; 2]> {
+        let in_first = |key: &Candidates| self.table.index.bucket(key.buckets[0]).slot_for_new(key.tag);
+        if client.buckets[0] == server.buckets[0] {
+            return None;
+        }
+        Some([in_first(client)?, in_first(server)?])
+    }
+
+    /// Adds a session that is new and for whose keys there is room: in these slots of their first buckets, if they are known.
+    #[inline(always)]
+    fn put_in(
+        &mut self,
+        session: &Draft<'_>,
+        candidates: &[Candidates; 2],
+        slots: Option<[usize; 2]>,
+    ) -> Result<RecordIndex, InsertError> {
+        let [client, server] = candidates;
         let number = self.slots.take(&self.table.readers).ok_or(InsertError::Full)?;
         let Some(numbers) = acquire_addresses(&mut self.addresses, &self.table, session) else {
             self.slots.give_back(number);
@@ -139,9 +167,9 @@ impl TableWriter {
         let Some(record) = self.table.slab.record(number) else { return Err(InsertError::Full) };
         Intent::Insert(RecordIndex(number)).declare(&self.table);
         record::fill(record, session, numbers);
-        if let Some((client_slot, server_slot)) = slots {
-            client_bucket.put(client_slot, client.tag, number);
-            server_bucket.put(server_slot, server.tag, number);
+        if let Some([client_slot, server_slot]) = slots {
+            self.table.index.bucket(client.buckets[0]).put(client_slot, client.tag, number);
+            self.table.index.bucket(server.buckets[0]).put(server_slot, server.tag, number);
         } else if !self.put_both(candidates, number) {
             Intent::done(&self.table);
             self.release_addresses(numbers);
@@ -349,15 +377,15 @@ impl TableWriter {
 }
 
 /// The numbers of a session's shared addresses, which it names from now on.
-#[inline]
+#[inline(always)]
 fn acquire_addresses(
     shared: &mut SharedAddresses,
     table: &SessionTable,
-    session: &Session,
+    session: &Draft<'_>,
 ) -> Option<AddressNumbers> {
     let mut acquire = |address| shared.acquire(&table.addresses, &table.readers, address);
     let vip = acquire(session.vip.address);
-    let local = acquire(session.local.address);
+    let local = acquire(*session.local);
     let server = acquire(session.server.address);
     if let (Some(vip), Some(local), Some(server)) = (vip, local, server) {
         return Some(AddressNumbers { vip, local, server });

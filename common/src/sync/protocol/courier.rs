@@ -10,7 +10,7 @@ use crate::sync::roster::Identity;
 use crate::sync::seal::Sealer;
 use crate::sync::state::SyncState;
 use crate::sync::transmit::{Transmission, Transmit};
-use crate::sync::wire::{BatchWriter, Body, Header, PushError, StreamId};
+use crate::sync::wire::{BatchWriter, Body, Header, PushError, Reported, StreamId};
 use crate::time::Micros;
 
 /// One peer, as a datagram's address.
@@ -147,12 +147,31 @@ impl<'a> Courier<'a> {
         body: &Body,
         out: &mut impl Transmit,
     ) -> bool {
+        self.address(to, stream, out);
+        self.letter.push(body) != Err(PushError::Full)
+    }
+
+    /// [`Courier::try_write`] of an upsert.
+    #[inline(always)]
+    pub(super) fn try_write_upsert(
+        &mut self,
+        to: Addressee,
+        stream: StreamId,
+        reported: &Reported,
+        out: &mut impl Transmit,
+    ) -> bool {
+        self.address(to, stream, out);
+        self.letter.push_upsert(reported) != Err(PushError::Full)
+    }
+
+    /// Begins a letter to a peer, if the one that is being written is another.
+    #[inline(always)]
+    fn address(&mut self, to: Addressee, stream: StreamId, out: &mut impl Transmit) {
         let letter = Letter { to, stream };
         if self.addressed != Some(letter) {
             self.post(out);
             self.addressed = Some(letter);
         }
-        self.letter.push(body) != Err(PushError::Full)
     }
 
     /// Sends the letter that is being written.

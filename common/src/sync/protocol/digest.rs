@@ -2,7 +2,8 @@
 
 use std::ops::{Add, Sub};
 
-use crate::flow::{Endpoint, FlowKey, address_words};
+use crate::flow::FlowKey;
+use crate::id::Generation;
 use crate::session::Session;
 use crate::sync::wire::RangeId;
 
@@ -21,26 +22,49 @@ const RANGE_BITS_MAX: u32 = 12;
 /// nor age, which the workers of every node move on in place: the change stream tells them, and refreshes.
 #[inline]
 pub fn word_of(session: &Session) -> u64 {
-    word_with(key_hash(&session.client_key()), session)
+    let (client, server) = (session.client_key().words(), session.server_key().words());
+    word_with(hash_of(&client), session.generation, &client, &server)
 }
 
-/// [`word_of`] for who has the [`key_hash`] of the session's client-side key.
-#[inline]
-pub(super) fn word_with(client_key_hash: u64, session: &Session) -> u64 {
-    let range = client_key_hash >> (64 - RANGE_BITS_MAX);
-    let mut mix = absorb(u64::from(session.generation.0), session.client);
-    for endpoint in [session.vip, session.local, session.server] {
+/// [`word_of`] the session with these keys ([`FlowKey::words`]), for who has [`hash_of`] the client-side one.
+#[inline(always)]
+pub(super) fn word_with(key_hash: u64, generation: Generation, client: &[u64; 5], server: &[u64; 5]) -> u64 {
+    let range = key_hash >> (64 - RANGE_BITS_MAX);
+    let mut mix = absorb(u64::from(generation.0), source(client));
+    for endpoint in [destination(client), destination(server), source(server)] {
         mix = absorb(mix, endpoint);
     }
-    let mix = fold(mix ^ session.protocol as u64, SECRETS[2]);
+    let mix = fold(mix ^ protocol(client), SECRETS[2]);
     range << (64 - RANGE_BITS_MAX) | (mix >> RANGE_BITS_MAX).max(1)
 }
 
 /// A key's hash, equal on all machines; tombstones and queries are found by it, and its upper bits are the range.
 #[inline]
 pub fn key_hash(key: &FlowKey) -> u64 {
-    let mix = absorb(absorb(key.protocol as u64, key.source), key.destination);
+    hash_of(&key.words())
+}
+
+/// [`key_hash`] of the key with these [`FlowKey::words`].
+#[inline(always)]
+pub(super) fn hash_of(key: &[u64; 5]) -> u64 {
+    let mix = absorb(absorb(protocol(key), source(key)), destination(key));
     fold(mix, SECRETS[3])
+}
+
+/// The address and the port that a key's words begin with.
+#[inline(always)]
+fn source(key: &[u64; 5]) -> [u64; 3] {
+    [key[0], key[1], key[4] >> 32]
+}
+
+#[inline(always)]
+fn destination(key: &[u64; 5]) -> [u64; 3] {
+    [key[2], key[3], key[4] >> 16 & 0xffff]
+}
+
+#[inline(always)]
+fn protocol(key: &[u64; 5]) -> u64 {
+    key[4] & 0xffff
 }
 
 /// The range of a [`word_of`] when there are `ranges`, a power of two up to [`RANGES_MAX`].
@@ -60,12 +84,11 @@ fn fold(one: u64, other: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-#[inline]
-fn absorb(mix: u64, endpoint: Endpoint) -> u64 {
+#[inline(always)]
+fn absorb(mix: u64, [high, low, port]: [u64; 3]) -> u64 {
     // As big-endian numbers: the same on every machine.
-    let [high, low] = address_words(endpoint.address).map(u64::to_be);
-    let mix = fold(mix ^ high, SECRETS[1] ^ low);
-    fold(mix ^ u64::from(endpoint.port), SECRETS[2])
+    let mix = fold(mix ^ high.to_be(), SECRETS[1] ^ low.to_be());
+    fold(mix ^ port, SECRETS[2])
 }
 
 /// A set of sessions, in short. Two sets with the same digest are the same set but for one chance in 2^52.

@@ -9,7 +9,7 @@ use crate::counter::Counter;
 use crate::sync::Reject;
 use crate::sync::position;
 use crate::sync::transmit::Transmit;
-use crate::sync::wire::{Body, Header, NodeState, RangeId, Record, StreamId};
+use crate::sync::wire::{Body, Header, NodeState, Piece, RangeId, Record, StreamId};
 use crate::time::{Micros, Millis};
 
 /// What is to be known of the datagram that a record came in.
@@ -29,31 +29,17 @@ pub(super) struct Origin {
 impl Origin {
     /// Whether what comes belongs to a comparison: it is looked at and not believed.
     #[inline]
-    fn is_compared(&self) -> bool {
+    pub(super) fn is_compared(&self) -> bool {
         self.range.is_some_and(|(range, _)| comparison::unmarked(range) != range)
     }
 }
 
-/// Records between the one that is decoded and the one that is taken.
-const DISTANCE: usize = 8;
-
-/// Records under way, and room for one more: a power of two.
-const ARRIVALS: usize = 2 * DISTANCE;
-
-/// A record that was decoded.
-enum Arrival {
-    Nothing,
-    Upsert(Upsert),
-    Other(Body),
-    Bad(Reject),
-}
-
 /// What a datagram's records came to.
 #[derive(Default)]
-struct Told {
-    applied: u64,
-    rejected: u64,
-    upserts: u64,
+pub(super) struct Told {
+    pub(super) applied: u64,
+    pub(super) rejected: u64,
+    pub(super) upserts: u64,
     extensions_skipped: u64,
 }
 
@@ -97,36 +83,25 @@ impl Protocol<'_> {
         let records = self.opener.open(&header, datagram, opened)?;
         let mut origin = self.place(&header, source.to_canonical(), now.millis())?;
         let mut turn = Turn { tables, out, now };
-        let mut reader = std::mem::take(&mut self.reader);
+        let mut reader = self.reader.take().unwrap_or_default();
         let mut told = Told::default();
-        let mut arrivals = [const { Arrival::Nothing }; ARRIVALS];
         let mut records = reader.records(records);
-        let (mut came, mut taken) = (0, 0);
-        // A record is decoded some turns before it is taken, and what it will need is brought near meanwhile.
-        loop {
-            if let Some(record) = records.next() {
-                arrivals[came % ARRIVALS] = self.expect(record, &turn, &mut told);
-                came += 1;
-                if came - taken < DISTANCE {
-                    continue;
+        while let Some(piece) = records.next_piece() {
+            match piece {
+                Ok(Piece::UpsertsV4(upserts)) => {
+                    self.take_upserts(&mut origin, &upserts, &mut turn, &mut told)
                 }
-            } else if taken == came {
-                break;
-            }
-            let outcome = self.take_arrival(&mut origin, &arrivals[taken % ARRIVALS], &mut turn, &mut told);
-            taken += 1;
-            match outcome {
-                Ok(()) => told.applied += 1,
-                Err(reject) => {
-                    told.rejected += 1;
-                    self.count(reject.counter());
+                Ok(Piece::UpsertsV6(upserts)) => {
+                    self.take_upserts(&mut origin, &upserts, &mut turn, &mut told)
                 }
+                Ok(Piece::Record(record)) => self.take_record(&mut origin, &record, &mut turn, &mut told),
+                Err(reject) => self.note(Err(reject), &mut told),
             }
         }
         let Told { applied, rejected, upserts, extensions_skipped } = told;
         self.counters.add(Counter::SyncSkippedExtensions, extensions_skipped);
         self.counters.add(Counter::SyncRxUpserts, upserts);
-        self.reader = reader;
+        self.reader = Some(reader);
         self.peers[origin.peer].state.add_records(applied);
         self.peers[origin.peer].state.add_rejects(rejected);
         self.courier.post(turn.out);
@@ -196,72 +171,63 @@ impl Protocol<'_> {
         Ok(origin)
     }
 
-    /// Has what a record will need brought near.
-    #[inline(always)]
-    fn expect<T: Tables, X>(
-        &self,
-        record: Result<Record, Reject>,
-        turn: &Turn<'_, T, X>,
-        told: &mut Told,
-    ) -> Arrival {
-        match record {
-            Ok(Record { body, extensions_skipped }) => {
-                told.extensions_skipped += u64::from(extensions_skipped);
-                match body {
-                    Body::Upsert(reported) => {
-                        let upsert = Upsert::new(reported, turn.tables);
-                        turn.tables.prefetch(upsert.hashes[0], &upsert.reported.client_key());
-                        turn.tables.prefetch(upsert.hashes[1], &upsert.reported.server_key());
-                        turn.tables.prefetch_vacant(DISTANCE);
-                        self.tombstones.prefetch(upsert.key_hash, turn.millis());
-                        Arrival::Upsert(upsert)
-                    }
-                    other => Arrival::Other(other),
-                }
+    /// Counts what a record came to.
+    #[inline]
+    pub(super) fn note(&self, outcome: Result<(), Reject>, told: &mut Told) {
+        match outcome {
+            Ok(()) => told.applied += 1,
+            Err(reject) => {
+                told.rejected += 1;
+                self.count(reject.counter());
             }
-            Err(reject) => Arrival::Bad(reject),
         }
     }
 
-    #[inline(always)]
-    fn take_arrival<T: Tables, X: Transmit>(
+    fn take_record<T: Tables, X: Transmit>(
         &mut self,
         origin: &mut Origin,
-        arrival: &Arrival,
+        record: &Record,
+        turn: &mut Turn<'_, T, X>,
+        told: &mut Told,
+    ) {
+        told.extensions_skipped += u64::from(record.extensions_skipped);
+        let outcome = match record.body {
+            Body::Upsert(reported) if !origin.is_compared() => {
+                self.take_upsert(origin, &Upsert::new(reported, turn.tables), turn, told)
+            }
+            body => self.take(origin, &body, turn),
+        };
+        #[cfg(test)]
+        self.print(origin, &record.body, outcome);
+        self.note(outcome, told);
+    }
+
+    /// Takes an upsert that belongs to no comparison.
+    pub(super) fn take_upsert<T: Tables, X: Transmit>(
+        &mut self,
+        origin: &Origin,
+        upsert: &Upsert,
         turn: &mut Turn<'_, T, X>,
         told: &mut Told,
     ) -> Result<(), Reject> {
-        let outcome = match arrival {
-            Arrival::Upsert(upsert) if origin.is_compared() => {
-                self.take(origin, &Body::Upsert(upsert.reported), turn)
-            }
-            Arrival::Upsert(upsert) => {
-                let outcome = self.on_upsert(origin, upsert, turn);
-                told.upserts += u64::from(outcome.is_ok());
-                if origin.stream == HELD {
-                    self.on_given_back(origin);
-                }
-                outcome
-            }
-            Arrival::Other(body) => self.take(origin, body, turn),
-            Arrival::Bad(reject) => return Err(*reject),
-            Arrival::Nothing => return Ok(()),
-        };
-        #[cfg(test)]
-        if self.prints {
-            let sender = self.peers[origin.peer].node;
-            let body = match arrival {
-                Arrival::Upsert(upsert) => Body::Upsert(upsert.reported),
-                Arrival::Other(body) => *body,
-                Arrival::Bad(_) | Arrival::Nothing => return outcome,
-            };
-            eprintln!("node {} took of {sender}: {body:?} {origin:?}: {outcome:?}", self.node);
+        let outcome = self.on_upsert(origin, upsert, turn);
+        told.upserts += u64::from(outcome.is_ok());
+        if origin.stream == HELD {
+            self.on_given_back(origin);
         }
         outcome
     }
 
-    /// Does what a record says that is no upsert.
-    fn take<T: Tables, X: Transmit>(
+    #[cfg(test)]
+    pub(super) fn print(&self, origin: &Origin, body: &Body, outcome: Result<(), Reject>) {
+        if self.prints {
+            let sender = self.peers[origin.peer].node;
+            eprintln!("node {} took of {sender}: {body:?} {origin:?}: {outcome:?}", self.node);
+        }
+    }
+
+    /// Does what a record says, an upsert only if it belongs to a comparison.
+    pub(super) fn take<T: Tables, X: Transmit>(
         &mut self,
         origin: &mut Origin,
         body: &Body,

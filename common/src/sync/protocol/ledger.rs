@@ -8,6 +8,7 @@ use super::digest::{Digest, range_of};
 use super::register::Register;
 use super::tables::Place;
 use crate::shm::index::prefetch_read;
+use crate::shm::pages::prefer_huge;
 use crate::sync::wire::RangeId;
 
 /// Whose sessions these are: [`OwnerSlot::SELF`], or the peer with this number. Never leaves the process.
@@ -74,10 +75,13 @@ impl Ledger {
     pub fn new(places: u32, ranges: u16) -> Ledger {
         let register = Register::new(places, OWNERS_MAX);
         let places = places as usize;
+        let (mut words, mut owners) = (vec![0; places], vec![0; places]);
+        prefer_huge(&mut words);
+        prefer_huge(&mut owners);
         Ledger {
             ranges,
-            words: vec![0; places],
-            owners: vec![0; places],
+            words,
+            owners,
             stamps: vec![0; places],
             tallies: vec![Vec::new(); OWNERS_MAX],
             totals: vec![Digest::default(); OWNERS_MAX],
@@ -130,27 +134,41 @@ impl Ledger {
     }
 
     /// Enters that `owner` has the session with `word` in a place, whatever was known of the place before.
-    #[inline]
+    #[inline(always)]
     pub fn set(&mut self, place: Place, entry: Entry) {
         let at = place.0 as usize;
         if at >= self.words.len() || usize::from(entry.owner.0) >= OWNERS_MAX {
             self.clear(place);
             return;
         }
-        let before = self.entry(place);
-        if let Some(before) = before {
-            self.count(before, |digest, word| digest - word);
+        if self.words[at] != 0 {
+            return self.replace(place, entry);
         }
+        self.write(at, entry);
+        self.register.note(entry.owner, self.range_of(entry.word), place);
+    }
+
+    /// [`Ledger::set`] where something was known of the place before.
+    #[inline(never)]
+    fn replace(&mut self, place: Place, entry: Entry) {
+        let range = self.range_of(entry.word);
+        let stands_there = self
+            .entry(place)
+            .is_some_and(|before| before.owner == entry.owner && self.range_of(before.word) == range);
+        self.clear(place);
+        self.write(place.0 as usize, entry);
+        if !stands_there {
+            self.register.note(entry.owner, range, place);
+        }
+    }
+
+    /// Writes to a place of which nothing is known.
+    #[inline(always)]
+    fn write(&mut self, at: usize, entry: Entry) {
         self.words[at] = entry.word;
         self.owners[at] = entry.owner.0;
         self.stamps[at] = entry.stamp;
         self.count(entry, |digest, word| digest + word);
-        let range = self.range_of(entry.word);
-        let stands_there =
-            before.is_some_and(|before| before.owner == entry.owner && self.range_of(before.word) == range);
-        if !stands_there {
-            self.register.note(entry.owner, range, place);
-        }
     }
 
     /// Strikes a place out.
@@ -160,7 +178,7 @@ impl Ledger {
         self.count(entry, |digest, word| digest - word);
     }
 
-    #[inline]
+    #[inline(always)]
     fn count(&mut self, entry: Entry, change: impl Fn(Digest, u64) -> Digest) {
         let owner = usize::from(entry.owner.0);
         let range = range_of(entry.word, self.ranges);

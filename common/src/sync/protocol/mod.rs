@@ -7,6 +7,7 @@
 //! - [`tombstones`]: what has ended a short while ago.
 //! - `courier`, [`retransmit`]: datagrams out, and again.
 //! - `news`: what a peer says of a session, and when it is believed.
+//! - `upserts`: many of them in a row, most of them new.
 //! - `own`: what this node says of its own sessions; ageing.
 //! - `resync`, `serving`, `returning`: ranges as a whole, asked for and given; `register`: where their sessions stand.
 //! - `lives`: a node that has lost its state, and its clock was set back.
@@ -40,6 +41,7 @@ pub mod tables;
 #[cfg(test)]
 mod tests;
 pub mod tombstones;
+mod upserts;
 
 pub use comparison::{CompareError, Comparison, ComparisonState, Difference, DifferenceKind, Version};
 pub use ledger::OwnerSlot;
@@ -142,7 +144,8 @@ pub struct Protocol<'a> {
     opener: Opener,
     /// The records of the datagram that was opened last.
     opened: Vec<u8>,
-    reader: Reader,
+    /// Always there, but while a datagram is read.
+    reader: Option<Reader>,
     members: Vec<Member>,
     peers: Vec<Peer<'a>>,
     ledger: Ledger,
@@ -185,7 +188,7 @@ impl<'a> Protocol<'a> {
             courier,
             opener,
             opened: Vec::new(),
-            reader: Reader::new(),
+            reader: Some(Reader::new()),
             members: Vec::new(),
             peers: Vec::new(),
             ledger: Ledger::new(tables.places(), config.ranges),

@@ -1,6 +1,6 @@
 //! News: what a peer says of a session, and whether it is believed.
 
-use super::digest::{key_hash, word_of, word_with};
+use super::digest::{key_hash, word_of};
 use super::inbox::Origin;
 use super::ledger::Entry;
 use super::mutation::Mutation;
@@ -27,10 +27,9 @@ pub(super) struct Upsert {
 }
 
 impl Upsert {
-    #[inline(always)]
     pub(super) fn new(reported: Reported, tables: &impl Tables) -> Upsert {
         let (client, server) = (reported.client_key(), reported.server_key());
-        let hashes = [tables.hash(&client), tables.hash(&server)];
+        let hashes = [tables.hash(&client.words()), tables.hash(&server.words())];
         Upsert { reported, hashes, key_hash: key_hash(&client) }
     }
 }
@@ -45,7 +44,6 @@ struct Newcomer<'n> {
 
 impl Protocol<'_> {
     /// There is such a session.
-    #[inline(always)]
     pub(super) fn on_upsert<T: Tables, X: Transmit>(
         &mut self,
         origin: &Origin,
@@ -54,13 +52,18 @@ impl Protocol<'_> {
     ) -> Result<(), Reject> {
         let reported = &upsert.reported;
         let held = self.held_hashed(upsert.hashes[0], &reported.client_key(), turn)?;
-        let keeps_out_until = turn.millis() + u64::from(self.config.tombstone_ms);
-        let ended = self.tombstones.generation(upsert.key_hash, keeps_out_until);
+        let ended = self.ended(upsert.key_hash, turn.millis());
         if held.is_none() && ended.is_none() && origin.stream != HELD {
             let session = self.session_of(origin, reported, turn.millis());
             return self.add(origin, &Newcomer { session: &session, upsert, is_unknown: true }, turn);
         }
         self.on_known_upsert(origin, upsert, held, ended, turn)
+    }
+
+    /// The generation with which a session under the client-side key with this hash has ended, as long as that keeps late news out.
+    #[inline(always)]
+    pub(super) fn ended(&self, key_hash: u64, now: Millis) -> Option<Generation> {
+        self.tombstones.generation(key_hash, now + u64::from(self.config.tombstone_ms))
     }
 
     /// There is such a session, and something is known under its client-side key already.
@@ -213,7 +216,6 @@ impl Protocol<'_> {
     }
 
     /// Adds a session under a client-side key that is free.
-    #[inline(always)]
     fn add<T: Tables, X: Transmit>(
         &mut self,
         origin: &Origin,
@@ -222,9 +224,7 @@ impl Protocol<'_> {
     ) -> Result<(), Reject> {
         let place = self.insert(origin, newcomer, turn)?;
         let session = newcomer.session;
-        let word = word_with(newcomer.upsert.key_hash, session);
-        let (owner, stamp) = (self.peers[origin.peer].slot, self.resync.clock());
-        self.ledger.set(place, Entry { word, owner, stamp });
+        self.enter(place, session, self.peers[origin.peer].slot);
         if self.breaks(Mutation::NewsIsPassedOn) {
             let body = crate::sync::wire::Body::Upsert(self.reported(session, turn.millis()));
             self.courier.tell(&body, turn.now, turn.out);
@@ -234,7 +234,6 @@ impl Protocol<'_> {
 
     /// Puts a session into the remote table. Another one with its server-side flow goes if its end was evidently missed:
     /// a local endpoint serves one session towards a server at a time.
-    #[inline(always)]
     fn insert<T: Tables, X: Transmit>(
         &mut self,
         origin: &Origin,
@@ -429,11 +428,10 @@ impl Protocol<'_> {
         client_key: &FlowKey,
         turn: &Turn<'_, T, X>,
     ) -> Result<Option<Held>, Reject> {
-        self.held_hashed(turn.tables.hash(client_key), client_key, turn)
+        self.held_hashed(turn.tables.hash(&client_key.words()), client_key, turn)
     }
 
     /// The session that a client-side key with this hash belongs to.
-    #[inline(always)]
     fn held_hashed<T: Tables, X>(
         &self,
         hash: KeyHash,
@@ -457,7 +455,6 @@ impl Protocol<'_> {
         generation > held.generation || generation == held.generation && tie
     }
 
-    #[inline(always)]
     fn session_of(&self, origin: &Origin, reported: &Reported, now: Millis) -> Session {
         let timeouts = &self.config.timeouts;
         let own = origin.stream == HELD;

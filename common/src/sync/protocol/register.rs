@@ -7,6 +7,7 @@
 use super::digest::Digest;
 use super::ledger::OwnerSlot;
 use super::tables::Place;
+use crate::shm::pages::prefer_huge;
 use crate::sync::wire::RangeId;
 
 /// Places that may be entered late.
@@ -56,7 +57,8 @@ pub(super) enum Cursor {
 
 /// All places by owner and range.
 pub(super) struct Register {
-    places: Vec<Place>,
+    /// The numbers of the places.
+    places: Vec<u32>,
     /// Per owner, then per range.
     shelves: Vec<Vec<Shelf>>,
     late: Vec<Late>,
@@ -67,13 +69,10 @@ pub(super) struct Register {
 impl Register {
     /// A closed register of this many places. Its memory is taken when it is first filled.
     pub(super) fn new(places: u32, owners: usize) -> Register {
-        Register {
-            places: vec![Place(0); places as usize],
-            shelves: vec![Vec::new(); owners],
-            late: Vec::with_capacity(LATE_MAX.min(places as usize)),
-            stage: Stage::Closed,
-            overflowed: false,
-        }
+        let late = Vec::with_capacity(LATE_MAX.min(places as usize));
+        let mut places = vec![0; places as usize];
+        prefer_huge(&mut places);
+        Register { places, shelves: vec![Vec::new(); owners], late, stage: Stage::Closed, overflowed: false }
     }
 
     /// Makes room for an owner's ranges.
@@ -119,7 +118,7 @@ impl Register {
     pub(super) fn fill(&mut self, owner: OwnerSlot, range: RangeId, place: Place) {
         let Some(shelf) = self.shelves[usize::from(owner.0)].get_mut(usize::from(range.0)) else { return };
         if shelf.filled < shelf.room {
-            self.places[(shelf.first + shelf.filled) as usize] = place;
+            self.places[(shelf.first + shelf.filled) as usize] = place.0;
             shelf.filled += 1;
         } else {
             self.add_late(owner, range, place);
@@ -170,7 +169,7 @@ impl Register {
         let late = match cursor {
             Cursor::Sorted(at) if at < shelf.filled => {
                 let place = *self.places.get((shelf.first + at) as usize)?;
-                return Some((place, Cursor::Sorted(at + 1)));
+                return Some((Place(place), Cursor::Sorted(at + 1)));
             }
             Cursor::Sorted(_) => shelf.late,
             Cursor::Late(at) => at,
@@ -185,7 +184,7 @@ impl Register {
         let Cursor::Sorted(at) = cursor else { return None };
         let shelf = self.shelves[usize::from(owner.0)].get(usize::from(range.0))?;
         // Behind the end there is the next range, which is probably next.
-        self.places.get((shelf.first + at + by) as usize).copied()
+        self.places.get((shelf.first + at + by) as usize).map(|place| Place(*place))
     }
 }
 

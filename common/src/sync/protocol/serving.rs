@@ -201,19 +201,23 @@ impl Protocol<'_> {
                 return;
             };
             let Request { range, .. } = sending.request;
-            while budget > 0 {
+            let is_through = loop {
+                if budget == 0 {
+                    break false;
+                }
                 budget -= 1;
-                let Some((place, behind)) = self.ledger.register().next(sending.owner, range, sending.cursor)
-                else {
-                    self.send_end(&sending, turn);
-                    begun = false;
-                    break;
-                };
+                let next = self.ledger.register().next(sending.owner, range, sending.cursor);
+                let Some((place, behind)) = next else { break true };
                 self.look_ahead(&sending, turn);
                 sending.cursor = behind;
                 let is_sent = self.send_one(&sending, place, !begun, turn);
                 begun |= is_sent;
                 sending.sent += u32::from(is_sent);
+            };
+            if is_through {
+                self.send_end(&sending, turn);
+                begun = false;
+            } else {
                 self.serving.sending = Some(sending);
             }
         }
@@ -242,7 +246,7 @@ impl Protocol<'_> {
     }
 
     /// Sends one session of a range; whether it is still there.
-    #[inline]
+    #[inline(always)]
     fn send_one<T: Tables, X: Transmit>(
         &mut self,
         sending: &Sending,
@@ -264,12 +268,12 @@ impl Protocol<'_> {
         if first {
             self.courier.write(to, stream, &begin, turn.out);
         }
-        let body = Body::Upsert(self.reported(&session, turn.millis()));
-        if !self.courier.try_write(to, stream, &body, turn.out) {
+        let reported = self.reported(&session, turn.millis());
+        if !self.courier.try_write_upsert(to, stream, &reported, turn.out) {
             // Each datagram says for itself which range it is about.
             self.courier.post(turn.out);
             self.courier.write(to, stream, &begin, turn.out);
-            self.courier.write(to, stream, &body, turn.out);
+            self.courier.write(to, stream, &Body::Upsert(reported), turn.out);
         }
         self.count(Counter::SyncTxUpserts);
         true
@@ -278,7 +282,6 @@ impl Protocol<'_> {
     fn send_end<T: Tables, X: Transmit>(&mut self, sending: &Sending, turn: &mut Turn<'_, T, X>) {
         let Sending { request, to, sent, .. } = *sending;
         let Request { stream, range, nonce, .. } = request;
-        self.serving.sending = None;
         let end = RangeEnd { range: request.marked(), nonce, sessions: sent };
         self.courier.write(to, stream, &Body::RangeEnd(end), turn.out);
         if stream == StreamId::RANGES && request.mark == 0 {

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::flow::FlowKey;
 use crate::id::{Generation, NodeId};
-use crate::session::{Direction, Session, SessionState};
+use crate::session::{Direction, Draft, Session, SessionState};
 use crate::time::Millis;
 
 /// A slot of the remote table, or of one of the workers' tables: those come after it, one after the other.
@@ -22,9 +22,15 @@ pub struct Held {
     pub session: Session,
 }
 
-/// A key's hash in these tables: who has it finds what the key leads to without making it again.
+/// A key's hash in these tables, and where the key may stand: who has it finds what the key leads to without making it again.
+/// Good until the tables are told of a quiet moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeyHash(pub u64);
+pub struct KeyHash {
+    /// The hash.
+    pub hash: u64,
+    /// The workers' tables that may have the key, a bit each.
+    pub workers: u64,
+}
 
 /// The remote table has no room for another session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -70,15 +76,15 @@ pub trait Tables {
     /// Changes when the peers were told; for a session of another owner's, forgets what a claim is waiting for.
     fn set_last_sent(&mut self, place: Place, when: Millis);
 
-    /// The hash of a key in these tables.
+    /// The hash of a key in these tables, by its [`FlowKey::words`].
     #[inline]
-    fn hash(&self, _key: &FlowKey) -> KeyHash {
+    fn hash(&self, _key: &[u64; 5]) -> KeyHash {
         KeyHash::default()
     }
 
     /// Has what [`Tables::find_hashed`] looks at brought near, for a moment later.
     #[inline]
-    fn prefetch(&self, _hash: KeyHash, _key: &FlowKey) {}
+    fn prefetch(&self, _hash: KeyHash) {}
 
     /// Has what [`Tables::insert_hashed`] writes to beside that brought near, `ahead` insertions before.
     #[inline]
@@ -102,6 +108,11 @@ pub trait Tables {
     fn insert_hashed(&mut self, session: &Session, _hashes: [KeyHash; 2]) -> Result<Place, RemoteTableFull> {
         self.insert(session)
     }
+
+    /// Adds a session to the remote table if it is plain that neither of its keys is anywhere and that there is room: the usual
+    /// case of news, in one step. `None`: nothing has changed, and the other calls tell why. The hashes are those of the
+    /// client-side and the server-side key.
+    fn insert_new(&mut self, session: &Draft<'_>, hashes: [KeyHash; 2]) -> Option<Place>;
 
     /// Whether what this node owns in a place is this secondary's to tell the peers of: not if it is in the table of a worker
     /// that another secondary serves.

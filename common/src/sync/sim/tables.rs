@@ -5,8 +5,8 @@ use rustc_hash::FxHashMap;
 use crate::flow::FlowKey;
 use crate::id::{Generation, NodeId};
 use crate::session::tcp::is_closed;
-use crate::session::{Direction, Session, SessionState};
-use crate::sync::protocol::{Held, Place, RemoteTableFull, Tables};
+use crate::session::{Direction, Draft, Session, SessionState};
+use crate::sync::protocol::{Held, KeyHash, Place, RemoteTableFull, Tables};
 use crate::time::Millis;
 
 /// Where the sessions of one node stand.
@@ -18,6 +18,8 @@ pub struct ModelTables {
     free: [Vec<u32>; 2],
     /// Places whose session was opened anew in place since its state was written.
     reopened: Vec<bool>,
+    /// Whether nothing is ever plainly new, so that every session is added on the long way.
+    pub one_by_one: bool,
     /// The client's port whose sessions' changes are printed, and who prints them.
     pub trace: Option<(u16, String)>,
     /// What was done that must never be.
@@ -36,6 +38,7 @@ impl ModelTables {
                 (remote_slots..remote_slots + local_slots).rev().collect(),
             ],
             reopened: vec![false; (remote_slots + local_slots) as usize],
+            one_by_one: false,
             trace: None,
             violation: None,
         }
@@ -131,6 +134,12 @@ impl Tables for ModelTables {
 
     fn insert(&mut self, session: &Session) -> Result<Place, RemoteTableFull> {
         self.put(0, session).ok_or(RemoteTableFull)
+    }
+
+    fn insert_new(&mut self, session: &Draft<'_>, _: [KeyHash; 2]) -> Option<Place> {
+        let keys = [session.client_key(), session.server_key()];
+        let is_known = keys.iter().any(|key| self.keys.iter().any(|keys| keys.contains_key(key)));
+        if is_known || self.one_by_one { None } else { self.insert(&session.session()).ok() }
     }
 
     fn remove(&mut self, place: Place) {

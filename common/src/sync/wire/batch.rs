@@ -77,10 +77,7 @@ impl BatchWriter {
         let BatchWriter { runs, v4, v6, .. } = self;
         let base = GenerationBase::ZERO;
         match body {
-            Body::Upsert(reported) => match reported.client.address.is_v4() {
-                true => push_upsert(reported, v4, runs),
-                false => push_upsert(reported, v6, runs),
-            },
+            Body::Upsert(reported) => self.push_upsert(reported),
             Body::Refresh(refreshed) => match refreshed.client.address.is_v4() {
                 true => push_refresh(refreshed, v4, runs),
                 false => push_refresh(refreshed, v6, runs),
@@ -105,6 +102,18 @@ impl BatchWriter {
                 true => push_sought::<4>(NotMineV4, sought, runs),
                 false => push_sought::<16>(NotMineV6, sought, runs),
             },
+        }
+    }
+
+    /// Adds a [`Body::Upsert`].
+    ///
+    /// # Errors
+    /// Nothing was added; see [`PushError`].
+    #[inline]
+    pub fn push_upsert(&mut self, reported: &Reported) -> Result<(), PushError> {
+        match reported.client.address.is_v4() {
+            true => push_upsert(reported, &mut self.v4, &mut self.runs),
+            false => push_upsert(reported, &mut self.v6, &mut self.runs),
         }
     }
 
@@ -143,7 +152,7 @@ impl BatchWriter {
 }
 
 /// Adds an item that refers to `name`, whose entries are added to the vocabulary if they are new.
-#[inline]
+#[inline(always)]
 fn push_news<const N: usize, M: Name<N>, I: IntoBytes + Immutable>(
     (kind, base): (RecordType, GenerationBase),
     name: M,
@@ -154,26 +163,8 @@ fn push_news<const N: usize, M: Name<N>, I: IntoBytes + Immutable>(
 where
     [u8; N]: WireAddress,
 {
-    match name.numbers(vocabulary, |interner, entry| interner.number_of(entry)) {
-        Some(numbers) => runs.push(kind, base, &item(numbers), 0),
-        None => push_first(kind, base, name, vocabulary, runs, item),
-    }
-}
-
-/// Adds the first item that refers to `name`.
-fn push_first<const N: usize, M: Name<N>, I: IntoBytes + Immutable>(
-    kind: RecordType,
-    base: GenerationBase,
-    name: M,
-    vocabulary: &mut Vocabulary<N>,
-    runs: &mut Runs,
-    item: impl FnOnce(M::Numbers) -> I,
-) -> Result<(), PushError>
-where
-    [u8; N]: WireAddress,
-{
     let (marks, before) = (vocabulary.marks(), vocabulary.bytes());
-    let numbers = name.numbers(vocabulary, |interner, entry| interner.intern(entry));
+    let numbers = name.numbers(vocabulary);
     let entries = vocabulary.bytes() - before;
     let pushed =
         numbers.ok_or(PushError::Full).and_then(|numbers| runs.push(kind, base, &item(numbers), entries));

@@ -64,19 +64,23 @@ impl Groups {
         bytes
     }
 
-    /// Appends `entry`, as its difference from `previous`.
-    pub(super) fn encode(self, previous: &Entry, entry: &Entry, out: &mut Vec<u8>) {
-        let head = out.len();
-        out.push(0);
-        let mut given = 0;
+    /// Writes `entry`, as its difference from `previous`, to the beginning of `out`; how many bytes it has. There must be room
+    /// for [`Groups::encoded_max`] bytes and a word.
+    #[inline(always)]
+    pub(super) fn encode(self, previous: &Entry, entry: &Entry, out: &mut [u8]) -> usize {
+        let (mut given, mut end) = (0, 1);
+        // Which groups differ is as good as random: without branches.
         for (bit, group) in self.0.iter().enumerate() {
             let (old, new) = (previous[group.word] >> group.shift, entry[group.word] >> group.shift);
-            if (old ^ new) & group.mask() != 0 {
-                given |= 1 << bit;
-                out.extend_from_slice(&new.to_le_bytes()[..group.bytes]);
+            let differs = (old ^ new) & group.mask() != 0;
+            if let Some(room) = out.get_mut(end..end + size_of::<u64>()) {
+                room.copy_from_slice(&new.to_le_bytes());
             }
+            given |= u8::from(differs) << bit;
+            end += group.bytes * usize::from(differs);
         }
-        out[head] = given;
+        out[0] = given;
+        end
     }
 
     /// The entry that `encoded` begins with, and what follows it. `None` if it is cut, or says that groups are given which
@@ -109,6 +113,13 @@ mod tests {
 
     const ALL: [Groups; 4] = [Groups::V4, Groups::V4_ENDPOINT, Groups::V6, Groups::V6_ENDPOINT];
 
+    fn encoded(groups: Groups, previous: &Entry, entry: &Entry) -> Vec<u8> {
+        let mut out = vec![0; groups.encoded_max() + 8];
+        let end = groups.encode(previous, entry, &mut out);
+        out.truncate(end);
+        out
+    }
+
     fn entry_of(groups: Groups, bytes: [u8; 24]) -> Entry {
         let mut padded = [0; 24];
         let length = groups.encoded_max() - 1;
@@ -126,9 +137,9 @@ mod tests {
         let (first, second) = (entry([10, 3, 0, 7, 0x50, 0, 1]), entry([10, 3, 0, 9, 0x50, 1, 0]));
         let mut out = Vec::new();
 
-        Groups::V4_ENDPOINT.encode(&[0; 3], &first, &mut out);
-        Groups::V4_ENDPOINT.encode(&first, &second, &mut out);
-        Groups::V4_ENDPOINT.encode(&second, &second, &mut out);
+        for (previous, entry) in [([0; 3], first), (first, second), (second, second)] {
+            out.extend(encoded(Groups::V4_ENDPOINT, &previous, &entry));
+        }
 
         assert_eq!(out, [0b11_1011, 10, 3, 7, 0x50, 0, 1, 0b11_1000, 9, 0x50, 1, 0, 0]);
     }
@@ -163,8 +174,7 @@ mod tests {
             let groups = ALL[which];
             let new = std::array::from_fn(|at| if same[at] { old[at] } else { new[at] });
             let (previous, entry) = (entry_of(groups, old), entry_of(groups, new));
-            let mut out = Vec::new();
-            groups.encode(&previous, &entry, &mut out);
+            let mut out = encoded(groups, &previous, &entry);
             prop_assert!(out.len() <= groups.encoded_max());
             for cut in 0..out.len() {
                 prop_assert_eq!(groups.decode(&previous, &out[..cut]), None);

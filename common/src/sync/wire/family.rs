@@ -2,7 +2,7 @@
 
 use super::RecordType;
 use super::entry::{Entry, Groups};
-use crate::flow::{Address, Endpoint};
+use crate::flow::{Address, Endpoint, address_words};
 use crate::sync::Reject;
 use crate::sync::address;
 
@@ -20,6 +20,9 @@ pub(super) trait WireAddress: Copy {
 
     /// The address, if it is one of this family: an IPv4 address has one encoding only.
     fn to_address(self) -> Option<Address>;
+
+    /// The [`address_words`] of the address, if packets can come from it.
+    fn to_unicast_words(self) -> Option<[u64; 2]>;
 
     /// An address of this family as it stands on the wire.
     fn from_address(address: &Address) -> Option<Self>;
@@ -51,6 +54,13 @@ impl WireAddress for [u8; 4] {
         Some(Address::v4(self))
     }
 
+    #[inline(always)]
+    fn to_unicast_words(self) -> Option<[u64; 2]> {
+        // Never in bytes: what was just put together from them would stall whoever reads it as words.
+        let words = [0, u64::from_be(0xffff << 32 | u64::from(u32::from_be_bytes(self)))];
+        (self[0] != 0 && self[0] < 224).then_some(words)
+    }
+
     #[inline]
     fn from_address(address: &Address) -> Option<[u8; 4]> {
         address.to_v4()
@@ -80,6 +90,11 @@ impl WireAddress for [u8; 16] {
     fn to_address(self) -> Option<Address> {
         let address = Address::v6(self);
         (!address.is_v4()).then_some(address)
+    }
+
+    #[inline(always)]
+    fn to_unicast_words(self) -> Option<[u64; 2]> {
+        self.to_unicast().map(address_words)
     }
 
     #[inline]

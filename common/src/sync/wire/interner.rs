@@ -20,7 +20,9 @@ pub(super) struct Interner {
     /// datagram costs no clearing.
     slots: [u32; SLOTS],
     stamp: u32,
-    encoded: Vec<u8>,
+    /// The entries as they stand in the datagram, and room behind them.
+    encoded: Box<[u8]>,
+    encoded_bytes: usize,
 }
 
 /// How far an interner was.
@@ -50,14 +52,15 @@ impl Interner {
             entries: [[0; 3]; ENTRIES_MAX],
             slots: [0; SLOTS],
             stamp: 1,
-            encoded: Vec::with_capacity(ENTRIES_MAX * groups.encoded_max()),
+            encoded: vec![0; ENTRIES_MAX * groups.encoded_max() + size_of::<u64>()].into_boxed_slice(),
+            encoded_bytes: 0,
         }
     }
 
     /// The entries, as they stand in the datagram.
     #[inline]
     pub(super) fn encoded(&self) -> &[u8] {
-        &self.encoded
+        &self.encoded[..self.encoded_bytes]
     }
 
     /// The entry's slot if it has one, or the one that it would get.
@@ -78,12 +81,13 @@ impl Interner {
     }
 
     /// The number of an entry that stands in the datagram.
-    #[inline]
-    pub(super) fn number_of(&self, entry: &Entry) -> Option<u8> {
+    #[cfg(test)]
+    fn number_of(&self, entry: &Entry) -> Option<u8> {
         self.search(entry).1
     }
 
     /// The number of an entry, which is added if it is new. `None` if there is no number left.
+    #[inline(always)]
     pub(super) fn intern(&mut self, entry: &Entry) -> Option<u8> {
         let (slot, found) = self.search(entry);
         if found.is_some() {
@@ -91,7 +95,7 @@ impl Interner {
         }
         let number = u8::try_from(self.count).ok()?;
         let previous = self.count.checked_sub(1).map_or([0; 3], |last| self.entries[last]);
-        self.groups.encode(&previous, entry, &mut self.encoded);
+        self.encoded_bytes += self.groups.encode(&previous, entry, &mut self.encoded[self.encoded_bytes..]);
         self.entries[self.count] = *entry;
         self.slots[slot] = self.stamp << STAMP_SHIFT | u32::from(number);
         self.count += 1;
@@ -99,7 +103,7 @@ impl Interner {
     }
 
     pub(super) fn mark(&self) -> Mark {
-        Mark { count: self.count, encoded: self.encoded.len() }
+        Mark { count: self.count, encoded: self.encoded_bytes }
     }
 
     /// Takes back what was added since the mark.
@@ -110,13 +114,13 @@ impl Interner {
             self.slots[slot] = 0;
             self.count -= 1;
         }
-        self.encoded.truncate(mark.encoded);
+        self.encoded_bytes = mark.encoded;
     }
 
     /// Forgets all entries.
     pub(super) fn clear(&mut self) {
         self.count = 0;
-        self.encoded.clear();
+        self.encoded_bytes = 0;
         self.stamp += 1;
         if self.stamp > STAMP_MAX {
             self.slots.fill(0);

@@ -5,8 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::dictionary::Dictionary;
 use super::family::{WireAddress, any_port};
-use super::{Ended, Refreshed, Remaining, Reported};
-use crate::flow::Endpoint;
+use super::{Brief, Ended, Refreshed, Remaining, Reported};
 use crate::id::Generation;
 use crate::session::SessionState;
 use crate::sync::Reject;
@@ -122,22 +121,29 @@ where
     [u8; N]: WireAddress,
 {
     #[inline(always)]
-    pub(super) fn decode(self, base: GenerationBase, dictionary: &Dictionary<N>) -> Result<Reported, Reject> {
+    pub(super) fn brief(self, base: GenerationBase, dictionary: &Dictionary<N>) -> Result<Brief<'_>, Reject> {
         let (state, generation) = self.standing.decode(base)?;
         let route = dictionary.routes.at(self.server)?;
-        let local = *dictionary.locals.at(self.local)?;
+        let local = dictionary.locals.at(self.local)?;
         if address::protocol_of(state) != route.protocol || self.local_port == U16::ZERO {
             return Err(Reject::RecordField);
         }
-        Ok(Reported {
+        Ok(Brief {
             generation,
             state,
             remaining_ms: Remaining::from_bits(self.remaining.get()).milliseconds(),
-            client: any_port(self.client, self.client_port.get())?,
-            vip: route.vip,
-            local: Endpoint { address: local, port: self.local_port.get() },
-            server: route.server,
+            client: self.client.to_unicast_words().ok_or(Reject::RecordField)?,
+            client_port: self.client_port.get(),
+            vip: &route.vip,
+            local,
+            local_port: self.local_port.get(),
+            server: &route.server,
         })
+    }
+
+    #[inline]
+    pub(super) fn decode(self, base: GenerationBase, dictionary: &Dictionary<N>) -> Result<Reported, Reject> {
+        self.brief(base, dictionary).map(|brief| brief.reported())
     }
 }
 

@@ -32,10 +32,10 @@ pub use body::{Body, Record};
 pub use header::{HEADER_BYTES, Header, MAGIC, STREAMS_MAX, StreamId, VERSION};
 pub use hello::{EpochHeard, Hello, NodeState};
 pub use nack::Nack;
-pub use news::{Ended, Refreshed, Reported};
+pub use news::{Brief, Ended, Refreshed, Reported};
 pub use query::Sought;
 pub use range::{Credit, RangeBegin, RangeDigest, RangeEnd, RangeId, RangeRequest};
-pub use reader::{Reader, Records};
+pub use reader::{Piece, Reader, Records, UpsertItems, Upserts};
 pub use record::RecordType;
 pub use remaining::Remaining;
 

@@ -11,7 +11,7 @@ use super::dictionary::Dictionary;
 use super::extension;
 use super::item::{DeleteItem, GenerationBase, RefreshItem, UpsertItem};
 use super::record::{FLAG_EXTENDED, FLAG_GENERATION, FLAG_MANDATORY, RecordHeader};
-use super::{Body, Record, RecordType};
+use super::{Body, Brief, Record, RecordType};
 use crate::sync::Reject;
 
 /// The dictionaries of the datagram that is being read.
@@ -30,6 +30,7 @@ pub struct Reader {
 
 impl Reader {
     /// A reader. One serves for any number of datagrams.
+    #[inline(never)]
     pub fn new() -> Reader {
         Reader { dictionaries: Box::new(Dictionaries { v4: Dictionary::new(), v6: Dictionary::new() }) }
     }
@@ -73,6 +74,55 @@ pub struct Records<'a> {
     run: Run<'a>,
 }
 
+/// Upserts in a row, which have their header in common.
+pub trait Upserts: Copy {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// One of them, by its position.
+    ///
+    /// # Errors
+    /// As those of the records of a datagram. There is none at this position.
+    fn at(&self, position: usize) -> Result<Brief<'_>, Reject>;
+}
+
+/// A piece of a datagram.
+#[derive(Clone, Copy)]
+pub enum Piece<'a> {
+    /// Upserts of IPv4 sessions, without extensions.
+    UpsertsV4(UpsertItems<'a, 4>),
+    /// Upserts of IPv6 sessions, without extensions.
+    UpsertsV6(UpsertItems<'a, 16>),
+    /// One record, of any kind.
+    Record(Record),
+}
+
+/// Upserts of one family in a row.
+#[derive(Clone, Copy)]
+pub struct UpsertItems<'a, const N: usize> {
+    items: &'a [UpsertItem<N>],
+    base: GenerationBase,
+    dictionary: &'a Dictionary<N>,
+}
+
+macro_rules! upserts {
+    ($($bytes:literal),+) => {
+        $(impl Upserts for UpsertItems<'_, $bytes> {
+            #[inline(always)]
+            fn count(&self) -> usize {
+                self.items.len()
+            }
+
+            #[inline(always)]
+            fn at(&self, position: usize) -> Result<Brief<'_>, Reject> {
+                self.items.get(position).ok_or(Reject::RecordSize)?.brief(self.base, self.dictionary)
+            }
+        })+
+    };
+}
+
+upserts!(4, 16);
+
 /// Takes an item off the front of `items`.
 #[inline]
 fn take<T: FromBytes>(items: &mut &[u8]) -> Result<T, Reject> {
@@ -108,6 +158,49 @@ fn open<'a>(kind: RecordType, flags: u8, mut payload: &'a [u8]) -> Result<Run<'a
 }
 
 impl Records<'_> {
+    /// What comes next: as many upserts as stand in a row, or one record of another kind.
+    #[inline]
+    pub fn next_piece(&mut self) -> Option<Result<Piece<'_>, Reject>> {
+        loop {
+            if let Err(reject) = self.enter()? {
+                return Some(Err(reject));
+            }
+            let Run { items, kind, base, extensions_skipped } = self.run;
+            let whole = extensions_skipped == 0;
+            if whole
+                && kind == RecordType::UpsertV4
+                && let Ok(items) = <[UpsertItem<4>]>::ref_from_bytes(items)
+            {
+                self.run.items = &[];
+                let dictionary = &self.dictionaries.v4;
+                return Some(Ok(Piece::UpsertsV4(UpsertItems { items, base, dictionary })));
+            }
+            if whole
+                && kind == RecordType::UpsertV6
+                && let Ok(items) = <[UpsertItem<16>]>::ref_from_bytes(items)
+            {
+                self.run.items = &[];
+                let dictionary = &self.dictionaries.v6;
+                return Some(Ok(Piece::UpsertsV6(UpsertItems { items, base, dictionary })));
+            }
+            match self.next_item() {
+                Ok(Some(body)) => return Some(Ok(Piece::Record(Record { body, extensions_skipped }))),
+                Ok(None) => {}
+                Err(reject) => return Some(Err(reject)),
+            }
+        }
+    }
+
+    /// Goes on to the next record if this one is through. `None` at the end of the datagram.
+    #[inline(always)]
+    fn enter(&mut self) -> Option<Result<(), Reject>> {
+        match (self.run.items.is_empty(), self.rest.is_empty()) {
+            (false, _) => Some(Ok(())),
+            (true, true) => None,
+            (true, false) => Some(self.next_run()),
+        }
+    }
+
     /// Goes on to the next record.
     #[inline(never)]
     fn next_run(&mut self) -> Result<(), Reject> {
@@ -168,13 +261,8 @@ impl Iterator for Records<'_> {
     #[inline(always)]
     fn next(&mut self) -> Option<Result<Record, Reject>> {
         loop {
-            if self.run.items.is_empty() {
-                if self.rest.is_empty() {
-                    return None;
-                }
-                if let Err(reject) = self.next_run() {
-                    return Some(Err(reject));
-                }
+            if let Err(reject) = self.enter()? {
+                return Some(Err(reject));
             }
             match self.next_item() {
                 Ok(Some(body)) => {

@@ -42,7 +42,7 @@ impl Runs {
     }
 
     /// Adds an item; `beside` bytes go into the datagram with it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(
         &mut self,
         kind: RecordType,

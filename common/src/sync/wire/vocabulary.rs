@@ -71,24 +71,17 @@ pub(super) trait Name<const N: usize>: Copy {
     /// The numbers.
     type Numbers;
 
-    /// The numbers that `number` gives to the entries in the vocabulary, if it gives every one a number.
-    fn numbers(
-        self,
-        vocabulary: &mut Vocabulary<N>,
-        number: impl Fn(&mut Interner, &Entry) -> Option<u8>,
-    ) -> Option<Self::Numbers>;
+    /// The numbers of its entries, which are added to the vocabulary if they are new. `None` if a number is lacking; entries may
+    /// have been added then.
+    fn numbers(self, vocabulary: &mut Vocabulary<N>) -> Option<Self::Numbers>;
 }
 
 impl<const N: usize> Name<N> for ServiceName {
     type Numbers = u8;
 
     #[inline]
-    fn numbers(
-        self,
-        vocabulary: &mut Vocabulary<N>,
-        number: impl Fn(&mut Interner, &Entry) -> Option<u8>,
-    ) -> Option<u8> {
-        number(&mut vocabulary.services, &self.0)
+    fn numbers(self, vocabulary: &mut Vocabulary<N>) -> Option<u8> {
+        vocabulary.services.intern(&self.0)
     }
 }
 
@@ -100,14 +93,10 @@ where
     type Numbers = (u8, u8);
 
     #[inline]
-    fn numbers(
-        self,
-        vocabulary: &mut Vocabulary<N>,
-        number: impl Fn(&mut Interner, &Entry) -> Option<u8>,
-    ) -> Option<(u8, u8)> {
-        let service = number(&mut vocabulary.services, &self.service.0)?;
-        let server = number(&mut vocabulary.servers, &self.server.entry(self.server_port, service))?;
-        Some((server, number(&mut vocabulary.locals, &self.local)?))
+    fn numbers(self, vocabulary: &mut Vocabulary<N>) -> Option<(u8, u8)> {
+        let service = vocabulary.services.intern(&self.service.0)?;
+        let server = vocabulary.servers.intern(&self.server.entry(self.server_port, service))?;
+        Some((server, vocabulary.locals.intern(&self.local)?))
     }
 }
 
@@ -126,6 +115,7 @@ where
     }
 
     /// Bytes that it takes in the datagram.
+    #[inline]
     pub(super) fn bytes(&self) -> usize {
         let bytes = |interner: &Interner| match interner.encoded().len() {
             0 => 0,
@@ -143,6 +133,7 @@ where
         }
     }
 
+    #[inline]
     pub(super) fn marks(&self) -> Marks {
         Marks([self.services.mark(), self.servers.mark(), self.locals.mark()])
     }
