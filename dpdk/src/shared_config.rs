@@ -11,7 +11,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -39,11 +39,11 @@ const HEAP_LOCK_OFFSET: usize = 19_136;
 /// From one heap's lock to the next.
 const HEAP_STRIDE: usize = 192;
 /// `RTE_MAX_HEAPS`.
-const HEAPS: usize = 32;
-/// What is mapped: up to behind the last heap's lock.
-const MAPPED_LEN: usize = HEAP_LOCK_OFFSET + (HEAPS - 1) * HEAP_STRIDE + 4;
+pub(crate) const HEAPS: usize = 32;
+/// What is mapped: up to behind the last heap.
+const MAPPED_LEN: usize = HEAP_LOCK_OFFSET + HEAPS * HEAP_STRIDE;
 
-const _: () = assert!(MAPPED_LEN.is_multiple_of(4));
+const _: () = assert!(MAPPED_LEN.is_multiple_of(8) && HEAP_LOCK_OFFSET.is_multiple_of(8));
 
 /// Why the shared configuration cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -90,8 +90,8 @@ pub struct HeldLock {
 }
 
 impl HeldLock {
-    /// Whether it is a heap's lock. Its holder may have left the heap itself broken: the primary should be restarted at
-    /// leisure (it allocates nothing while it runs, so forwarding goes on).
+    /// Whether it is a heap's lock. Its holder may have left the heap itself broken: it has to be made what it was before
+    /// ([`SharedHeap::restore`](crate::SharedHeap::restore)).
     pub fn makes_heap_suspect(&self) -> bool {
         self.offset >= HEAP_LOCK_OFFSET
     }
@@ -149,6 +149,17 @@ impl SharedConfig {
             self.word(lock.offset).compare_exchange(lock.word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         };
         held.into_iter().filter(clear).collect()
+    }
+
+    /// A 64-bit word of a heap's structure; the first one begins with the lock.
+    pub(crate) fn heap_word(&self, heap: usize, word: usize) -> &AtomicU64 {
+        assert!(heap < HEAPS && word < HEAP_STRIDE / 8);
+        let offset = HEAP_LOCK_OFFSET + heap * HEAP_STRIDE + word * 8;
+        // SAFETY: the offset lies inside the mapping: heap and word are in bounds, checked above.
+        let word = unsafe { self.map.as_mut_ptr().add(offset) };
+        // SAFETY: the mapping starts at a page and the offset is a multiple of 8, so the word is aligned; it is valid as
+        // long as `self`. DPDK's processes change it under the lock, which nobody holds when this is called.
+        unsafe { AtomicU64::from_ptr(word.cast()) }
     }
 
     /// A word of the file.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use baton_common::config::{Config, Service};
 use baton_common::control::{
-    Handler, NodeStatus, PortStatus, RealServerStatus, Refusal, RefusalCode, Request, Response,
+    Handler, HeapStatus, NodeStatus, PortStatus, RealServerStatus, Refusal, RefusalCode, Request, Response,
     SecondaryStatus, ServiceStatus, Status, WorkerStatus, not_mine,
 };
 use baton_common::id::{ServiceId, WorkerId};
@@ -12,7 +12,9 @@ use baton_common::service::Tally;
 use baton_common::steering::SteeringBackend;
 use baton_common::time::Millis;
 
-use crate::supervisor::Supervisor;
+use dpdk::{HeapUse, Mempool};
+
+use crate::supervisor::{PlaceReport, Supervisor};
 
 /// What the control socket can tell and do.
 pub struct Control {
@@ -23,6 +25,8 @@ pub struct Control {
     /// One a worker.
     pub tallies: Vec<Arc<Tally>>,
     pub supervisor: Arc<Supervisor>,
+    /// One a sync domain.
+    pub sync_pools: Vec<Mempool>,
 }
 
 impl Control {
@@ -53,7 +57,8 @@ impl Control {
             numa: worker.numa,
             local_addresses: worker.local_addresses.iter().map(|&address| address.into()).collect(),
         });
-        let secondaries = self.supervisor.secondaries().into_iter();
+        let secondaries = self.supervisor.secondaries().into_iter().zip(&self.sync_pools);
+        let HeapUse { bytes, elements } = self.supervisor.heap_use();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -66,9 +71,8 @@ impl Control {
             steering: self.steering.name().into(),
             port: self.port.clone(),
             workers: workers.collect(),
-            secondaries: secondaries
-                .map(|(numa, pid, attached)| SecondaryStatus { numa, pid, attached })
-                .collect(),
+            secondaries: secondaries.map(secondary_status).collect(),
+            heap: HeapStatus { bytes, elements },
             sync_enabled: config.sync.enabled,
         }
     }
@@ -77,6 +81,11 @@ impl Control {
         let services = self.config.services.iter().enumerate();
         services.map(|(number, service)| self.service(ServiceId(number as u16), service)).collect()
     }
+}
+
+fn secondary_status((place, pool): (PlaceReport, &Mempool)) -> SecondaryStatus {
+    let PlaceReport { numa, pid, attached, successor } = place;
+    SecondaryStatus { numa, pid, attached, successor, buffers: pool.size(), buffers_free: pool.available() }
 }
 
 impl Handler for Control {
@@ -88,8 +97,8 @@ impl Handler for Control {
                 RefusalCode::NotPossible,
                 format!("process {caller} asks to attach process {pid}: a secondary asks for itself"),
             )),
-            Request::AttachSecondary { numa, pid } => {
-                self.supervisor.attach(numa, pid).map(|()| Response::AttachGranted { numa })
+            Request::AttachSecondary { numa, pid, succeeds } => {
+                self.supervisor.attach(numa, pid, succeeds).map(|()| Response::AttachGranted { numa })
             }
             Request::SecondaryReady { numa } => {
                 self.supervisor.ready(numa, caller).map(|()| Response::SecondaryNoted)

@@ -9,7 +9,7 @@ use baton_common::flow::HashKey;
 use baton_common::id::{NumaId, QueueId, SyncDomainId};
 use baton_common::packet::MacAddress;
 use baton_common::steering::{SteeringBackend, SteeringPlan};
-use dpdk::{Eal, EalOptions, Mempool, Port, ProcessType, RxQueue, TakeOver, TxQueue};
+use dpdk::{Eal, EalOptions, Mempool, Port, ProcessType, RxQueue, TakeOver, TapQueue, TxQueue};
 
 use baton_common::runtime::ProcessWatch;
 
@@ -27,6 +27,22 @@ pub struct OwnQueues {
     pub rx: RxQueue,
     pub tx: TxQueue,
     pub pool: Mempool,
+    /// The queue as its driver sees it, if that is a tap's.
+    tap: Option<TapQueue>,
+}
+
+impl OwnQueues {
+    /// Puts right what a predecessor left of the packet buffers. Before each time that this process begins to use them.
+    pub fn take_over(&mut self, numa: NumaId) {
+        let (recovered, TakeOver { giving, taking }) = match &mut self.tap {
+            // Whatever was half done is seen by a buffer that is missing.
+            Some(tap) => (tap.deal_anew(), TakeOver { giving: 0, taking: 0 }),
+            // What the predecessor held when it was killed stays lost until the primary starts anew: at most a burst.
+            None => (0, self.pool.take_over()),
+        };
+        let count = self.pool.available();
+        tracing::info!(numa = numa.0, count, recovered, giving, taking, "took the packet buffers over");
+    }
 }
 
 /// This process's place in DPDK. Nothing is allocated or looked up there afterwards.
@@ -78,6 +94,9 @@ impl Attachment {
     /// The primary refuses or does not answer.
     pub fn complete(mut self) -> anyhow::Result<Option<OwnQueues>> {
         self.client.secondary_ready(self.numa).context("telling the primary that this secondary is ready")?;
+        if let Some(queues) = &mut self.queues {
+            queues.take_over(self.numa);
+        }
         Ok(self.queues)
     }
 }
@@ -87,7 +106,7 @@ fn ask(config: &Config, numa: NumaId, primary: &ProcessWatch) -> anyhow::Result<
     let deadline = Instant::now() + TURN_WAIT;
     loop {
         let asked = Client::connect(&config.paths.runtime, Callee::Primary, ANSWER_WAIT)
-            .and_then(|mut client| client.attach_secondary(numa).map(|()| client));
+            .and_then(|mut client| client.attach_secondary(numa, false).map(|()| client));
         match asked {
             Ok(client) => return Ok(client),
             Err(error) if may_ask_again(&error) && Instant::now() < deadline && primary.lives() => {
@@ -118,10 +137,9 @@ fn start_eal(config: &Config, domain: &SyncDomain) -> anyhow::Result<Eal> {
 fn take_queues(eal: &Eal, config: &Config, numa: NumaId, queue: QueueId) -> anyhow::Result<OwnQueues> {
     let port = Port::attach(eal, &config.port.device).context("attaching to the primary's port")?;
     let pool = Mempool::lookup(eal, &format!("sync-{numa}"))?;
-    // What a predecessor held when it was killed stays lost until the primary starts anew: at most a burst each time.
-    let TakeOver { giving, taking } = pool.take_over();
-    tracing::info!(numa = numa.0, count = pool.available(), giving, taking, "took the packet buffers over");
-    Ok(OwnQueues { rx: port.take_rx_queue(queue.0)?, tx: port.take_tx_queue(queue.0)?, pool })
+    let (rx, tx) = (port.take_rx_queue(queue.0)?, port.take_tx_queue(queue.0)?);
+    let tap = TapQueue::find(&port, &rx, &pool)?;
+    Ok(OwnQueues { rx, tx, pool, tap })
 }
 
 /// The backend of that name, as the primary's status says it.

@@ -47,7 +47,7 @@ pub fn open(
 ) -> (Inlet, Outlet) {
     let longest = from_workers.iter().map(Consumer::item_bytes).max().unwrap_or_default();
     let (queue, outlet) = match queues {
-        Some(OwnQueues { rx, tx, pool }) => (Some(rx), Outlet::Queue(tx, pool)),
+        Some(OwnQueues { rx, tx, pool, .. }) => (Some(rx), Outlet::Queue(tx, pool)),
         None => (None, Outlet::Ring(to_worker)),
     };
     (Inlet { queue, from_workers, packet: vec![0; longest], own, counters }, outlet)

@@ -163,13 +163,14 @@ impl Client {
         }
     }
 
-    /// Asks to attach this process to DPDK as the secondary of a NUMA node, and waits until it may.
+    /// Asks to attach this process to DPDK as the secondary of a NUMA node, or as the successor of the one that lives, and waits
+    /// until it may.
     ///
     /// # Errors
     /// As [`Client::call`], or the primary refused. After a timeout or [`RefusalCode::Busy`](super::RefusalCode::Busy)
     /// it is safe to ask again, never to attach.
-    pub fn attach_secondary(&mut self, numa: NumaId) -> Result<(), CallError> {
-        match self.call(&Request::AttachSecondary { numa, pid: std::process::id() })? {
+    pub fn attach_secondary(&mut self, numa: NumaId, succeeds: bool) -> Result<(), CallError> {
+        match self.call(&Request::AttachSecondary { numa, pid: std::process::id(), succeeds })? {
             Response::AttachGranted { numa: granted } if granted == numa => Ok(()),
             other => Err(self.unexpected(other)),
         }

@@ -60,6 +60,9 @@ pub enum Request {
         numa: NumaId,
         /// Its process id. It must be the caller's own.
         pid: u32,
+        /// The secondary that serves the NUMA node lives, and is to give its part up to this one.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        succeeds: bool,
     },
     /// That secondary has attached. Answered by [`Response::SecondaryNoted`].
     SecondaryReady {
@@ -183,6 +186,18 @@ pub struct Status {
     pub secondaries: Vec<SecondaryStatus>,
     /// Whether sessions are synchronised with other nodes.
     pub sync_enabled: bool,
+    /// What of DPDK's heap is in use.
+    #[serde(default)]
+    pub heap: HeapStatus,
+}
+
+/// What of DPDK's heap is in use. It does not grow while the primary runs, whatever becomes of secondaries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeapStatus {
+    /// Bytes, headers included.
+    pub bytes: u64,
+    /// Allocations.
+    pub elements: u64,
 }
 
 /// Which node a primary is.
@@ -256,6 +271,15 @@ pub struct SecondaryStatus {
     pub pid: Option<u32>,
     /// It has said that it is ready, and lives.
     pub attached: bool,
+    /// The process that is to take its part, if there is one.
+    #[serde(default)]
+    pub successor: Option<u32>,
+    /// Packet buffers of its pool.
+    #[serde(default)]
+    pub buffers: u32,
+    /// Those that are free. Its receive queue holds one for each descriptor.
+    #[serde(default)]
+    pub buffers_free: u32,
 }
 
 /// A balanced service.
@@ -290,7 +314,7 @@ mod tests {
 
     #[test]
     fn requests_and_responses_look_as_documented() {
-        let request = Request::AttachSecondary { numa: NumaId(0), pid: 4711 };
+        let request = Request::AttachSecondary { numa: NumaId(0), pid: 4711, succeeds: false };
         let text = r#"{"request":"attach_secondary","numa":0,"pid":4711}"#;
         assert_eq!(serde_json::to_string(&request).unwrap(), text);
         assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
@@ -307,7 +331,7 @@ mod tests {
         let requests = [
             Request::Status,
             Request::Services,
-            Request::AttachSecondary { numa: NumaId(0), pid: 1 },
+            Request::AttachSecondary { numa: NumaId(0), pid: 1, succeeds: true },
             Request::SecondaryReady { numa: NumaId(0) },
             Request::SyncStatus,
             Request::SyncDrain { draining: true },

@@ -169,7 +169,7 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::super::{CallError, Callee, Client, NodeStatus, PortStatus, Status, socket_path};
+    use super::super::{CallError, Callee, Client, HeapStatus, NodeStatus, PortStatus, Status, socket_path};
     use super::*;
     use crate::id::{NodeId, NumaId};
 
@@ -199,6 +199,7 @@ mod tests {
                 workers: vec![],
                 secondaries: vec![],
                 sync_enabled: true,
+                heap: HeapStatus::default(),
             }
         }
     }
@@ -258,7 +259,7 @@ mod tests {
 
         assert_eq!(client.status().unwrap(), Recorder::status());
         assert_eq!(client.services().unwrap(), []);
-        client.attach_secondary(NumaId(0)).unwrap();
+        client.attach_secondary(NumaId(0), false).unwrap();
         client.secondary_ready(NumaId(0)).unwrap();
 
         let pid = std::process::id();
@@ -271,7 +272,7 @@ mod tests {
     fn a_refusal_reaches_the_client_with_its_reason() {
         let fixture = Fixture::new();
 
-        let error = fixture.client().attach_secondary(NumaId(3)).unwrap_err();
+        let error = fixture.client().attach_secondary(NumaId(3), false).unwrap_err();
 
         let CallError::Refused { callee: Callee::Primary, refusal } = &error else { panic!("{error}") };
         assert_eq!(refusal.code, RefusalCode::NotPossible);

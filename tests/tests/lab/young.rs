@@ -78,11 +78,7 @@ pub fn assert_only_young_lost(report: &Report, deaths_ms: &[f64], age_ms: f64) {
         report.seconds("longest_pause_ms"),
     );
     let old: Vec<_> = losses.iter().filter(|(_, opened_at)| !is_young(*opened_at)).collect();
-    assert!(
-        old.is_empty(),
-        "lost, and not opened at a death at {deaths_ms:?}: {}",
-        report.losses_in_full()
-    );
+    assert!(old.is_empty(), "lost, and not opened at a death at {deaths_ms:?}: {}", report.losses_in_full());
     let [begun, closed, not_opened] = ["begun", "closed", "not_opened"].map(|name| report.number(name));
     assert_eq!((not_opened, closed + losses.len() as u64), (0, begun));
 }
