@@ -51,12 +51,11 @@ pub struct Attachment {
     pub queues: Option<OwnQueues>,
     /// Baton's link-layer address on the port.
     pub mac: MacAddress,
-    client: Client,
-    numa: NumaId,
 }
 
 impl Attachment {
-    /// Waits for this secondary's turn, starts DPDK and takes the queues that the primary's steering gives it.
+    /// Waits for this secondary's turn, starts DPDK, finds the queues that the primary's steering gives it, and tells the primary,
+    /// so that the next one may attach. With `succeeds` another process uses the queues until it gives them up.
     ///
     /// # Errors
     /// The primary ends, refuses or does not answer, or DPDK does not start.
@@ -65,8 +64,9 @@ impl Attachment {
         id: SyncDomainId,
         domain: &SyncDomain,
         primary: &ProcessWatch,
+        succeeds: bool,
     ) -> anyhow::Result<Attachment> {
-        let mut client = ask(config, domain.numa, primary)?;
+        let mut client = ask(config, domain.numa, primary, succeeds)?;
         let status = client.status().context("asking the primary for its steering")?;
         let backend = backend_of(&status.steering)?;
         let mac = match config.port.mac {
@@ -78,6 +78,9 @@ impl Attachment {
         // The hash key spreads clients over workers: no matter here.
         let queue = SteeringPlan::new(config, backend, HashKey([0; 2])).sync_queue(id);
         let queues = queue.map(|queue| take_queues(&eal, config, domain.numa, queue)).transpose()?;
+        client
+            .secondary_ready(domain.numa)
+            .context("telling the primary that this secondary has attached")?;
         tracing::info!(
             numa = domain.numa.0,
             queue = queue.map(|queue| queue.0),
@@ -85,28 +88,16 @@ impl Attachment {
             elapsed_ms = began.elapsed().as_millis() as u64,
             "attached to DPDK"
         );
-        Ok(Attachment { queues, mac, client, numa: domain.numa })
-    }
-
-    /// Tells the primary that this process has attached, so that the next one may.
-    ///
-    /// # Errors
-    /// The primary refuses or does not answer.
-    pub fn complete(mut self) -> anyhow::Result<Option<OwnQueues>> {
-        self.client.secondary_ready(self.numa).context("telling the primary that this secondary is ready")?;
-        if let Some(queues) = &mut self.queues {
-            queues.take_over(self.numa);
-        }
-        Ok(self.queues)
+        Ok(Attachment { queues, mac })
     }
 }
 
 /// Asks the primary to let this process attach, until it does.
-fn ask(config: &Config, numa: NumaId, primary: &ProcessWatch) -> anyhow::Result<Client> {
+fn ask(config: &Config, numa: NumaId, primary: &ProcessWatch, succeeds: bool) -> anyhow::Result<Client> {
     let deadline = Instant::now() + TURN_WAIT;
     loop {
         let asked = Client::connect(&config.paths.runtime, Callee::Primary, ANSWER_WAIT)
-            .and_then(|mut client| client.attach_secondary(numa, false).map(|()| client));
+            .and_then(|mut client| client.attach_secondary(numa, succeeds).map(|()| client));
         match asked {
             Ok(client) => return Ok(client),
             Err(error) if may_ask_again(&error) && Instant::now() < deadline && primary.lives() => {

@@ -10,8 +10,8 @@ use thiserror::Error;
 
 use super::line::{Line, Lines};
 use super::{
-    RESPONSE_BYTES_MAX, Refusal, Request, Response, ServiceStatus, Status, SyncStatus, socket_path,
-    sync_socket_path,
+    HandedOver, RESPONSE_BYTES_MAX, Refusal, Request, Response, ServiceStatus, Status, SyncStatus,
+    socket_path, sync_socket_path,
 };
 use crate::id::NumaId;
 use crate::sync::protocol::Comparison;
@@ -205,6 +205,17 @@ impl Client {
     pub fn comparison(&mut self) -> Result<Comparison, CallError> {
         match self.call(&Request::SyncComparison)? {
             Response::Comparison(comparison) => Ok(*comparison),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Asks a secondary to hand its part over to a successor, and waits until that is done.
+    ///
+    /// # Errors
+    /// As [`Client::call`], or the successor failed: the old one is in charge as before.
+    pub fn hand_over(&mut self) -> Result<HandedOver, CallError> {
+        match self.call(&Request::SyncHandOver)? {
+            Response::HandedOver(done) => Ok(done),
             other => Err(self.unexpected(other)),
         }
     }

@@ -89,6 +89,16 @@ pub enum Request {
     },
     /// How the last comparison goes. Answered by [`Response::Comparison`].
     SyncComparison,
+    /// Start a successor from the program on disk and give it this secondary's part once it is ready. Answered by
+    /// [`Response::HandedOver`] when that is done; refused with the reason if the successor failed, and then nothing has changed.
+    SyncHandOver,
+    /// The successor is ready and wants its predecessor's part. Answered by [`Response::Done`] when it was given up.
+    SyncGiveUp,
+    /// The successor has the part. Answered by [`Response::Done`]; the predecessor leaves.
+    SyncTaken {
+        /// How long no datagram was taken or sent, microseconds.
+        silence_us: u64,
+    },
 }
 
 impl Request {
@@ -104,6 +114,9 @@ impl Request {
         "sync_keys",
         "sync_compare",
         "sync_comparison",
+        "sync_hand_over",
+        "sync_give_up",
+        "sync_taken",
     ];
 }
 
@@ -126,6 +139,8 @@ pub enum Response {
     Sync(Box<SyncStatus>),
     /// To [`Request::SyncComparison`].
     Comparison(Box<Comparison>),
+    /// To [`Request::SyncHandOver`].
+    HandedOver(HandedOver),
     /// To what has nothing else to say.
     Done,
     /// To a request that was not carried out.
@@ -228,8 +243,35 @@ pub struct SyncStatus {
     pub member: bool,
     /// Sessions that the peers were told are this node's.
     pub sessions_owned: u32,
+    /// How it came to its part, and what became of those that were to succeed it.
+    #[serde(default)]
+    pub succession: SuccessionStatus,
     /// How each peer is.
     pub peers: Vec<PeerView>,
+}
+
+/// A hand-over from one secondary to the next that is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOver {
+    /// The successor's process.
+    pub pid: u32,
+    /// How long no datagram was taken or sent, microseconds.
+    pub silence_us: u64,
+}
+
+/// How a secondary came to its part, and what became of those that were to succeed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuccessionStatus {
+    /// Whether its predecessor gave its part up, rather than having ended.
+    pub handed_over: bool,
+    /// Microseconds from the predecessor's last look at its queues to this one's first; nothing if there was none before.
+    pub silence_us: Option<u64>,
+    /// Microseconds from there to the first datagram that this one took or sent.
+    pub first_datagram_us: Option<u64>,
+    /// Successors that have failed.
+    pub failures: u32,
+    /// Why the last one failed.
+    pub failure: Option<String>,
 }
 
 /// The port that carries the traffic.
@@ -339,6 +381,9 @@ mod tests {
             Request::SyncKeys,
             Request::SyncCompare { node: NodeId(2) },
             Request::SyncComparison,
+            Request::SyncHandOver,
+            Request::SyncGiveUp,
+            Request::SyncTaken { silence_us: 1 },
         ];
 
         let names = requests.map(|request| {

@@ -43,6 +43,7 @@ pub fn not_mine(request: &Request) -> Refusal {
 /// the socket; clients that are being served keep their threads until they time out.
 pub struct Server {
     path: PathBuf,
+    owns_path: bool,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -66,7 +67,25 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || accept(&listener, &handler, &stopped))?;
-        Ok(Server { path: path.into(), stop, thread: Some(thread) })
+        Ok(Server { path: path.into(), owns_path: true, stop, thread: Some(thread) })
+    }
+}
+
+impl Server {
+    /// Moves the socket to another path, and takes the place of one that is there, so that somebody listens at any time.
+    ///
+    /// # Errors
+    /// The socket cannot be moved.
+    pub fn move_to(&mut self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        self.path = path.into();
+        self.owns_path = true;
+        Ok(())
+    }
+
+    /// Notes that another process is about to listen at this path: the socket there is not this one's to remove.
+    pub fn leave_path(&mut self) {
+        self.owns_path = false;
     }
 }
 
@@ -76,7 +95,9 @@ impl Drop for Server {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(&self.path);
+        if self.owns_path {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
