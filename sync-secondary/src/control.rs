@@ -157,7 +157,10 @@ impl Handler for Clerk {
     fn answer(&self, request: Request, caller: u32) -> Result<Response, Refusal> {
         match request {
             Request::SyncStatus => {
-                let status = self.board.lock().unwrap_or_else(PoisonError::into_inner).status.clone();
+                let mut status = self.board.lock().unwrap_or_else(PoisonError::into_inner).status.clone();
+                if let Some(SyncStatus { succession, .. }) = &mut status {
+                    (succession.failures, succession.failure) = self.succession.failures();
+                }
                 let starting = || Refusal::new(RefusalCode::Busy, "the secondary is starting: try again");
                 status.map(|status| Response::Sync(Box::new(status))).ok_or_else(starting)
             }

@@ -161,6 +161,8 @@ impl<'p> Secondary<'p> {
             let work = self.turn(now, upkeep.sending);
             if self.debut.status.first_datagram_us.is_none() {
                 self.note_debut(now);
+                // Whoever waits for a successor asks it at once.
+                upkeep.published = Micros(0);
             }
             if !work {
                 self.records.counters.add(Counter::EmptyPolls, 1);
@@ -276,7 +278,6 @@ impl<'p> Secondary<'p> {
     }
 
     fn status(&self, now: Micros) -> SyncStatus {
-        let (failures, failure) = self.desk.succession().failures();
         SyncStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -285,7 +286,7 @@ impl<'p> Secondary<'p> {
             alarm: self.protocol.alarm(),
             member: self.protocol.is_member_itself(),
             sessions_owned: self.protocol.sessions_owned(),
-            succession: SuccessionStatus { failures, failure, ..self.debut.status.clone() },
+            succession: self.debut.status.clone(),
             peers: self.protocol.peers(now.millis()).collect(),
         }
     }
