@@ -209,8 +209,11 @@ fn with_other_layout_version(lab: &Lab, path: &Path, work: impl FnOnce()) {
     let (other, aside) = (lab.scratch().join("other-layout"), path.with_extension("aside"));
     fs::write(&other, content).expect("a file of another version");
     fs::rename(path, &aside).expect("the file goes aside");
-    std::os::unix::fs::symlink(&other, path).expect("a link in its place");
+    fs::write(path, "").expect("a file in its place");
+    nix::mount::mount(Some(&other), path, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>)
+        .expect("the other file over it");
     work();
-    fs::remove_file(path).expect("the link goes");
+    nix::mount::umount(path).expect("the other file goes");
+    fs::remove_file(path).expect("the empty file goes");
     fs::rename(&aside, path).expect("the file comes back");
 }
