@@ -137,7 +137,7 @@ impl Mempool {
     }
 
     /// Buffers of the pool, free or not.
-    pub fn size(&self) -> u32 {
+    pub fn capacity(&self) -> u32 {
         // SAFETY: the pool is valid for the life of the process; the number is written at its creation only.
         unsafe { (*self.pool.as_ptr()).populated_size }
     }

@@ -97,7 +97,7 @@ impl TapQueue {
         let ends = Ends::of(unsafe { ring.as_ref() });
         // SAFETY: the queue is valid (`find`), and nobody else uses it, by this method's contract.
         let queue = unsafe { self.queue.as_mut() };
-        let size = self.pool.size();
+        let size = self.pool.capacity();
         let expected = size.saturating_sub(queue.descriptors.into());
         if ends.are_whole() && ends.count() == expected && !queue.chain.is_null() {
             return 0;

@@ -153,17 +153,17 @@ mod tests {
 
     #[test]
     fn a_successor_that_ends_after_it_was_given_the_part_leaves_it_to_the_old_one() {
-        let succession = Succession::new();
+        let succession = &Succession::new();
         let program = shell("sleep 60");
         std::thread::scope(|scope| {
-            let done = scope.spawn(|| program.succeed(&succession));
+            let done = scope.spawn(|| program.succeed(succession));
             let pid = loop {
                 match succession.stage() {
                     Stage::Preparing(pid) => break pid,
                     _ => std::thread::yield_now(),
                 }
             };
-            let asked = scope.spawn(|| succession.ask(pid, Duration::from_secs(20)));
+            let asked = scope.spawn(move || succession.ask(pid, Duration::from_secs(20)));
             while !succession.give_up() {
                 std::thread::yield_now();
             }
@@ -177,17 +177,17 @@ mod tests {
 
     #[test]
     fn a_successor_that_has_the_part_is_left_running() {
-        let succession = Succession::new();
+        let succession = &Succession::new();
         let program = shell("sleep 1");
         std::thread::scope(|scope| {
-            let done = scope.spawn(|| program.succeed(&succession));
+            let done = scope.spawn(|| program.succeed(succession));
             let pid = loop {
                 match succession.stage() {
                     Stage::Preparing(pid) => break pid,
                     _ => std::thread::yield_now(),
                 }
             };
-            let asked = scope.spawn(|| succession.ask(pid, Duration::from_secs(20)));
+            let asked = scope.spawn(move || succession.ask(pid, Duration::from_secs(20)));
             while !succession.give_up() {
                 std::thread::yield_now();
             }
