@@ -187,7 +187,8 @@ impl SharedHeap {
             for element in &heap.elements {
                 write_words(element.address, &element.marked_dirty());
             }
-            for (word, value) in heap.words.iter().enumerate() {
+            // The first word is the lock's.
+            for (word, value) in heap.words.iter().enumerate().skip(1) {
                 self.config.heap_word(heap.number, word).store(*value, std::sync::atomic::Ordering::Release);
             }
         }
@@ -265,4 +266,113 @@ fn write_words(address: usize, words: &[u64; ELEMENT_WORDS]) {
     // SAFETY: the header was read from there, by `walk`; EAL's memory stays mapped, and nobody else uses the heap now, by
     // the caller's contract.
     unsafe { header.write_volatile(*words) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared_config::testing::config_file;
+
+    /// Bytes of the tests' heap.
+    const BYTES: u64 = 4096;
+
+    /// Memory of a heap.
+    #[repr(align(64))]
+    struct Arena([u64; BYTES as usize / 8]);
+
+    impl Arena {
+        /// An element of 512 bytes that is in use, and the rest, which is not.
+        fn new() -> Box<Arena> {
+            let mut arena = Box::new(Arena([0; BYTES as usize / 8]));
+            arena.element(0, None, Some(512), 1, 512);
+            arena.element(512, Some(0), None, 0, BYTES - 512);
+            arena
+        }
+
+        fn address(&self) -> u64 {
+            self.0.as_ptr() as u64
+        }
+
+        fn element(&mut self, at: u64, before: Option<u64>, behind: Option<u64>, state: u64, size: u64) {
+            let address = self.address();
+            let header = &mut self.0[at as usize / 8..][..ELEMENT_WORDS];
+            header[ELEMENT_PREVIOUS] = before.map_or(0, |offset| address + offset);
+            header[ELEMENT_NEXT] = behind.map_or(0, |offset| address + offset);
+            (header[ELEMENT_STATE], header[ELEMENT_SIZE]) = (state, size);
+        }
+
+        /// What a secondary does that takes 256 bytes from the end of the free element.
+        fn allocate(&mut self) {
+            self.element(512, Some(0), Some(BYTES - 256), 0, BYTES - 768);
+            self.element(BYTES - 256, Some(512), None, 1, 256);
+        }
+    }
+
+    /// The heap in that memory, and the file that it stands in.
+    fn heap(arena: &Arena) -> (SharedHeap, tempfile::TempDir) {
+        let dir = config_file(&[]);
+        let heap = SharedHeap { config: SharedConfig::open(dir.path(), "p").unwrap() };
+        for (word, value) in [(HEAP_FIRST, arena.address()), (HEAP_BYTES, BYTES)] {
+            heap.config.heap_word(0, word).store(value, std::sync::atomic::Ordering::Relaxed);
+        }
+        (heap, dir)
+    }
+
+    #[test]
+    fn what_is_in_use_is_counted() {
+        let arena = Arena::new();
+        let (heap, _dir) = heap(&arena);
+        assert_eq!(heap.image().unwrap().in_use(), HeapUse { bytes: 512, elements: 1 });
+    }
+
+    #[test]
+    fn what_a_dead_secondary_took_is_free_again_and_known_to_be_dirty() {
+        let mut arena = Arena::new();
+        let (heap, _dir) = heap(&arena);
+        let before = heap.image().unwrap();
+        arena.allocate();
+        assert_eq!(heap.image().unwrap().in_use(), HeapUse { bytes: 768, elements: 2 });
+
+        heap.restore(&before).unwrap();
+
+        let after = heap.image().unwrap();
+        assert_eq!(after.in_use(), before.in_use());
+        let states: Vec<u64> = after.heaps[0].elements.iter().map(|it| it.words[ELEMENT_STATE]).collect();
+        assert_eq!(states, [1, DIRTY]);
+    }
+
+    #[test]
+    fn a_change_that_was_cut_in_half_is_undone() {
+        let mut arena = Arena::new();
+        let (heap, _dir) = heap(&arena);
+        let before = heap.image().unwrap();
+        // The free element is smaller already, and its rest is not in the chain yet.
+        arena.element(512, Some(0), None, 0, BYTES - 768);
+        assert!(matches!(heap.image(), Err(HeapError::Broken { heap: 0, element: 2 })));
+
+        heap.restore(&before).unwrap();
+
+        assert_eq!(heap.image().unwrap().in_use(), before.in_use());
+    }
+
+    #[test]
+    fn what_a_living_secondary_holds_is_the_difference() {
+        let mut arena = Arena::new();
+        let (heap, _dir) = heap(&arena);
+        let before = heap.image().unwrap();
+        assert!(heap.since(&before).unwrap().is_empty());
+        arena.allocate();
+        let share = heap.since(&before).unwrap();
+        assert_eq!(share.data, [arena.address() as usize + BYTES as usize - 256 + ELEMENT_WORDS * 8]);
+    }
+
+    #[test]
+    fn a_heap_that_has_grown_is_left_alone() {
+        let arena = Arena::new();
+        let (heap, _dir) = heap(&arena);
+        let before = heap.image().unwrap();
+        heap.config.heap_word(0, HEAP_BYTES).store(BYTES * 2, std::sync::atomic::Ordering::Relaxed);
+        let error = heap.restore(&before).unwrap_err();
+        assert!(matches!(error, HeapError::Grown { heap: 0, found, expected: BYTES } if found == BYTES * 2));
+    }
 }

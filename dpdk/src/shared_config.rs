@@ -186,14 +186,18 @@ fn map_file(path: &Path) -> io::Result<MmapRaw> {
     MmapOptions::new().len(MAPPED_LEN).map_raw(&*file)
 }
 
+/// Configuration files for tests.
 #[cfg(test)]
-mod tests {
-    use std::fs::File;
-
+pub(crate) mod testing {
     use super::*;
 
+    /// A configuration file as a primary of the known release leaves it, with some words set.
+    pub(crate) fn config_file(words: &[(usize, u32)]) -> tempfile::TempDir {
+        config_file_of(RELEASE, words)
+    }
+
     /// A configuration file as a primary of that release leaves it, with some words set.
-    fn config_file(release: u32, words: &[(usize, u32)]) -> tempfile::TempDir {
+    pub(crate) fn config_file_of(release: u32, words: &[(usize, u32)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let path = shared_files_dir(dir.path(), "p");
         std::fs::create_dir_all(&path).unwrap();
@@ -205,10 +209,18 @@ mod tests {
         std::fs::write(path.join("config"), bytes).unwrap();
         dir
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::testing::{config_file, config_file_of};
+    use super::*;
 
     #[test]
     fn locks_left_held_are_named_and_cleared_once() {
-        let dir = config_file(RELEASE, &[(20, 2), (HEAP_LOCK_OFFSET + HEAP_STRIDE, 1)]);
+        let dir = config_file(&[(20, 2), (HEAP_LOCK_OFFSET + HEAP_STRIDE, 1)]);
         let config = SharedConfig::open(dir.path(), "p").unwrap();
         let cleared = config.clear(Duration::ZERO);
         let names: Vec<_> = cleared.iter().map(|lock| (lock.name, lock.makes_heap_suspect())).collect();
@@ -219,7 +231,7 @@ mod tests {
     #[test]
     fn opening_leaves_this_process_the_record_locks_it_has() {
         use nix::fcntl::{FcntlArg, fcntl};
-        let dir = config_file(RELEASE, &[]);
+        let dir = config_file(&[]);
         let file =
             File::options().write(true).open(shared_files_dir(dir.path(), "p").join("config")).unwrap();
         let whole = libc::flock {
@@ -241,14 +253,14 @@ mod tests {
 
     #[test]
     fn another_release_is_refused() {
-        let dir = config_file(23 << 8 | 11, &[]);
+        let dir = config_file_of(23 << 8 | 11, &[]);
         let error = SharedConfig::open(dir.path(), "p").unwrap_err();
         assert!(matches!(error, SharedConfigError::Release { year: 23, month: 11, .. }));
     }
 
     #[test]
     fn a_file_that_is_not_set_up_is_refused() {
-        let dir = config_file(RELEASE, &[(0, 0)]);
+        let dir = config_file(&[(0, 0)]);
         let error = SharedConfig::open(dir.path(), "p").unwrap_err();
         assert!(matches!(error, SharedConfigError::Magic { found: 0, .. }));
     }

@@ -85,7 +85,14 @@ impl Control {
 
 fn secondary_status((place, pool): (PlaceReport, &Mempool)) -> SecondaryStatus {
     let PlaceReport { numa, pid, attached, successor } = place;
-    SecondaryStatus { numa, pid, attached, successor, buffers: pool.capacity(), buffers_free: pool.available() }
+    SecondaryStatus {
+        numa,
+        pid,
+        attached,
+        successor,
+        buffers: pool.capacity(),
+        buffers_free: pool.available(),
+    }
 }
 
 impl Handler for Control {

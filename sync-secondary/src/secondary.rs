@@ -57,6 +57,8 @@ pub enum End {
 struct Upkeep {
     looked: Micros,
     published: Micros,
+    /// What is to be published at once.
+    is_news: bool,
     notified: Micros,
     began: Micros,
     /// Whether there is any use in sending: the peers' link-layer addresses are known, or were waited for long enough.
@@ -67,6 +69,8 @@ struct Upkeep {
 struct Debut {
     /// When its predecessor looked at its queues last, if there was one.
     last_turn: Option<Micros>,
+    /// Whether it has looked at its own.
+    begun: bool,
     status: SuccessionStatus,
     /// To be told that the part was taken.
     predecessor: Option<Predecessor>,
@@ -131,7 +135,7 @@ impl<'p> Secondary<'p> {
             peers: peers(config),
             backoff: Backoff::new(config.idle),
             records: *records,
-            debut: Debut { last_turn, status, predecessor, telling: None },
+            debut: Debut { last_turn, begun: false, status, predecessor, telling: None },
             received: 0,
         })
     }
@@ -139,8 +143,14 @@ impl<'p> Secondary<'p> {
     /// Works until it is told to stop, its successor wants the part, or the primary is gone.
     pub fn run(mut self, primary: &ProcessWatch, stop: &AtomicBool) -> End {
         let now = Micros::now();
-        let mut upkeep =
-            Upkeep { looked: now, published: Micros(0), notified: now, began: now, sending: false };
+        let mut upkeep = Upkeep {
+            looked: now,
+            published: Micros(0),
+            is_news: true,
+            notified: now,
+            began: now,
+            sending: false,
+        };
         loop {
             let now = Micros::now();
             if now.since(upkeep.looked) >= LOOK_US || !upkeep.sending {
@@ -160,9 +170,8 @@ impl<'p> Secondary<'p> {
             }
             let work = self.turn(now, upkeep.sending);
             if self.debut.status.first_datagram_us.is_none() {
-                self.note_debut(now);
                 // Whoever waits for a successor asks it at once.
-                upkeep.published = Micros(0);
+                upkeep.is_news |= self.note_debut(now);
             }
             if !work {
                 self.records.counters.add(Counter::EmptyPolls, 1);
@@ -190,11 +199,13 @@ impl<'p> Secondary<'p> {
         work
     }
 
-    /// Notes when this secondary began, and tells so who waits for it.
-    fn note_debut(&mut self, now: Micros) {
-        let Debut { last_turn, status, predecessor, telling } = &mut self.debut;
+    /// Notes when this secondary began, and tells so who waits for it; and when its first datagram came or went. Whether
+    /// there was anything to note.
+    fn note_debut(&mut self, now: Micros) -> bool {
+        let Debut { last_turn, begun, status, predecessor, telling } = &mut self.debut;
         let since = |last: Micros| now.since(last);
-        if status.silence_us.is_none() && telling.is_none() {
+        let begins = !std::mem::replace(begun, true);
+        if begins {
             status.silence_us = last_turn.map(since);
             let (silence_us, handed_over) = (status.silence_us, status.handed_over);
             tracing::info!(numa = self.numa.0, silence_us, handed_over, "took the secondary's part");
@@ -202,12 +213,14 @@ impl<'p> Secondary<'p> {
                 *telling = Some(tell_taken(predecessor, silence_us.unwrap_or_default()));
             }
         }
-        if self.received + self.outbox.sent() > 0 {
+        let is_first = self.received + self.outbox.sent() > 0;
+        if is_first {
             // Without a predecessor there was nothing to be silent.
             status.first_datagram_us = Some(last_turn.map_or(0, since));
             let first_datagram_us = status.first_datagram_us;
             tracing::info!(numa = self.numa.0, first_datagram_us, "first datagram");
         }
+        begins || is_first
     }
 
     /// Goes on as who is in charge, once the predecessor knows: answers on its socket.
@@ -238,6 +251,7 @@ impl<'p> Secondary<'p> {
         }
         let (state, alarm) = (self.protocol.ready_state(), self.protocol.alarm());
         let is_news = self.announcer.tell(Announcement::Up { state, alarm });
+        let is_news = std::mem::take(&mut upkeep.is_news) || is_news;
         if is_news || now.since(upkeep.published) >= PUBLISH_US {
             upkeep.published = now;
             self.publish(now);

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use baton_common::control::{HandedOver, Refusal, RefusalCode};
@@ -15,6 +16,9 @@ const READY_WAIT: Duration = Duration::from_secs(30);
 
 /// How long it may take from being given the part until it has it. All that time nobody synchronises.
 const TAKE_WAIT: Duration = Duration::from_secs(5);
+
+/// How long to wait for the reason of one that is dead.
+const REASON_WAIT: Duration = Duration::from_millis(500);
 
 /// How often it is looked at.
 const POLL: Duration = Duration::from_millis(2);
@@ -53,7 +57,7 @@ impl Program {
         let mut child = self.start().map_err(|error| format!("{path} cannot be started: {error}"))?;
         let pid = child.id();
         tracing::info!(pid, program = %path, "started the successor");
-        let reason = child.stdout.take().map(|said| std::thread::spawn(move || read_reason(said)));
+        let reason = child.stdout.take().map(listen);
         let outcome = match succession.started(pid) {
             Ok(()) => watch(&mut child, succession),
             Err(error) => Err(Some(error.to_string())),
@@ -62,8 +66,8 @@ impl Program {
             // It is dead, or is so now: it can take nothing any more. What it said ends with it.
             let _ = child.kill();
             let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-            let said = reason.and_then(|thread| thread.join().ok()).unwrap_or_default();
-            let said = Some(said).filter(|said| !said.is_empty());
+            let said = reason.and_then(|reason| reason.recv_timeout(REASON_WAIT).ok());
+            let said = said.filter(|said| !said.is_empty());
             why.or(said).unwrap_or_else(|| format!("it ended before it had the part ({status}); see its log"))
         })
     }
@@ -107,12 +111,16 @@ fn watch(child: &mut Child, succession: &Succession) -> Result<HandedOver, Optio
     }
 }
 
-/// What the successor says before it ends.
-fn read_reason(said: ChildStdout) -> String {
-    let mut bytes = Vec::new();
-    // What was read before an error is worth as much.
-    let _ = said.take(REASON_MAX).read_to_end(&mut bytes);
-    String::from_utf8_lossy(&bytes).trim().to_owned()
+/// Reads what the successor says before it ends, on a thread of its own: what it started itself may keep the pipe open.
+fn listen(said: ChildStdout) -> Receiver<String> {
+    let (reason, heard) = channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read before an error is worth as much; and who asked may have waited long enough.
+        let _ = said.take(REASON_MAX).read_to_end(&mut bytes);
+        let _ = reason.send(String::from_utf8_lossy(&bytes).trim().to_owned());
+    });
+    heard
 }
 
 #[cfg(test)]
@@ -146,6 +154,14 @@ mod tests {
     }
 
     #[test]
+    fn what_a_dead_successor_has_started_keeps_nobody_waiting() {
+        let began = Instant::now();
+        let said = failure(&shell("sleep 20 & exit 3"));
+        assert!(said.contains("exit status: 3"), "{said}");
+        assert!(began.elapsed() < Duration::from_secs(15));
+    }
+
+    #[test]
     fn a_program_that_is_not_there_is_named() {
         let said = failure(&Program { path: "/nonexistent/baton-sync".into(), arguments: vec![] });
         assert!(said.contains("/nonexistent/baton-sync cannot be started"), "{said}");
@@ -154,7 +170,7 @@ mod tests {
     #[test]
     fn a_successor_that_ends_after_it_was_given_the_part_leaves_it_to_the_old_one() {
         let succession = &Succession::new();
-        let program = shell("sleep 60");
+        let program = shell("exec sleep 60");
         std::thread::scope(|scope| {
             let done = scope.spawn(|| program.succeed(succession));
             let pid = loop {
@@ -178,7 +194,7 @@ mod tests {
     #[test]
     fn a_successor_that_has_the_part_is_left_running() {
         let succession = &Succession::new();
-        let program = shell("sleep 1");
+        let program = shell("exec sleep 1");
         std::thread::scope(|scope| {
             let done = scope.spawn(|| program.succeed(succession));
             let pid = loop {
