@@ -179,6 +179,12 @@ impl Lab {
         parse(&printed(self.batonctl_command(number, words).arg("--json")))
     }
 
+    /// What `batonctl` prints for a person, whether or not it succeeds.
+    pub fn batonctl_text(&self, number: u16, words: &[&str]) -> String {
+        let Output { stdout, stderr, .. } = self.batonctl_command(number, words).output().expect("it runs");
+        [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat()
+    }
+
     fn batonctl_command(&self, number: u16, words: &[&str]) -> Command {
         let mut command = Command::new(binary("batonctl"));
         command.arg("--config").arg(self.config(number)).args(words);

@@ -49,12 +49,24 @@ impl Load {
         Load::start(lab, &["udp", "--target", target, "--flows", &flows, "--rate", &rate])
     }
 
+    /// Sends datagrams of `flows` client ports of a host to the echo service at `target`; every one opens a session, for as long as the
+    /// host has ports that it has not used lately.
+    pub fn burst(lab: &Lab, host: &str, target: &str, flows: u32, rate: u32) -> Load {
+        let (flows, rate) = (flows.to_string(), rate.to_string());
+        let words = ["udp", "--target", target, "--flows", &flows, "--rate", &rate, "--renew-after", "1"];
+        Load::start_on(lab, host, &words)
+    }
+
     fn start(lab: &Lab, words: &[&str]) -> Load {
+        Load::start_on(lab, "c1", words)
+    }
+
+    fn start_on(lab: &Lab, host: &str, words: &[&str]) -> Load {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let files = lab.scratch().join(format!("load-{number}"));
         std::fs::create_dir(&files).expect("a directory for the load");
-        let mut command: Command = lab.command(&["exec", "c1", env!("CARGO_BIN_EXE_baton-lab"), "load"]);
+        let mut command: Command = lab.command(&["exec", host, env!("CARGO_BIN_EXE_baton-lab"), "load"]);
         command.args(words).args(["--seconds", SECONDS_MAX]);
         for (option, name) in
             [("--ready-file", "ready"), ("--until-file", "until"), ("--report-file", "report")]

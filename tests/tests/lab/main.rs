@@ -1,5 +1,6 @@
 //! Tests of whole labs: real processes on hugepages, real connections through network namespaces.
 
+mod burst;
 mod counters;
 mod datagrams;
 mod forwarding;

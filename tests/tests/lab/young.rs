@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use baton_common::counter::Counter;
 
-use crate::counters;
+use crate::counters::{self, Counters};
 use crate::harness::{HTTP4, HTTP6, Lab};
 use crate::load::{Load, Report};
 use crate::sessions;
@@ -61,6 +61,35 @@ fn root_connections_opened_in_the_moment_of_a_death_are_all_that_can_be_lost() {
             report.losses().into_iter().filter(|(client, _)| known.contains(client)).collect();
         assert!(known.is_empty(), "lost, though a peer knew them: {known:?}");
     }
+}
+
+/// How often a node's routes go and come back.
+const REHASHES: u32 = 20;
+
+#[test]
+fn root_no_connection_is_lost_when_the_router_changes_its_mind_in_the_middle_of_a_handshake() {
+    let lab = Lab::up(&["--nodes", "3"]);
+    let options = ["--requests", "4", "--timeout-ms", "8000"];
+    let mut loads = [HTTP4, HTTP6].map(|target| Load::churn(&lab, target, 2 * RATE, &options));
+    loads.iter_mut().for_each(Load::wait_ready);
+
+    for _ in 0..REHASHES {
+        lab.run(&["withdraw", "n3"]);
+        lab.run(&["announce", "n3"]);
+    }
+
+    for report in loads.map(Load::finish) {
+        assert_only_young_lost(&report, &[], 0.0);
+    }
+    // Without this the test would say nothing: connections did change nodes before they were a second old.
+    let counted =
+        |counter: Counter| NODES.map(|number| Counters::read(&lab, number).get(counter)).iter().sum::<u64>();
+    println!(
+        "{} answers about unfinished handshakes and others, {} claims",
+        counted(Counter::QueriesAnswered),
+        counted(Counter::SessionsClaimed)
+    );
+    assert!(counted(Counter::SessionsClaimed) > 10);
 }
 
 /// Panics unless every connection that was lost was open for less than `age_ms` when one of the deaths came. Prints how many

@@ -40,6 +40,8 @@ pub enum Mutation {
     IncompleteRangesPurge,
     /// Repair (c): misses are not asked about.
     NoQueries,
+    /// Repair (c): a session whose handshake is not done is nobody else's business, even if a peer asks for it.
+    HandshakesAreKept,
     /// Readiness: a node is ready once it has heard everyone.
     ReadyAtOnce,
     /// Restart: a node that is in an earlier life than its last one stays there.

@@ -4,6 +4,7 @@ use super::digest::{key_hash, word_of, word_with};
 use super::inbox::Origin;
 use super::ledger::Entry;
 use super::mutation::Mutation;
+use super::own::told_at;
 use super::{HELD, Held, KeyHash, OwnerSlot, Place, Protocol, Tables, Turn};
 use crate::flow::FlowKey;
 use crate::id::{Generation, NodeId};
@@ -91,9 +92,10 @@ impl Protocol<'_> {
             self.give_up(held.place, turn);
             return Err(Reject::Ended);
         }
-        // What no peer was told of gives way to what one has told.
-        let unreported = mine && !told::is_told(held.session.last_sent);
-        if !unreported && !self.wins(session.owner, session.generation, &held.session) {
+        // What no peer was told of gives way to what one has told, unless it came after that on the same endpoints.
+        let came_after = same_endpoints && session.generation < held.session.generation;
+        let gives_way = mine && !told::is_told(held.session.last_sent) && !came_after;
+        if !gives_way && !self.wins(session.owner, session.generation, &held.session) {
             if mine {
                 if same_endpoints && session.generation == held.session.generation {
                     self.learn_state(&held, session.state, turn);
@@ -197,6 +199,12 @@ impl Protocol<'_> {
             turn.tables.touch(place, session.last_seen);
         }
         self.enter(place, &session, self.peers[origin.peer].slot);
+        if old.owner == self.node && is_closed(state) && !reopened && !is_closed(session.state) {
+            // One node saw the client's FIN and claimed for it, this one the server's: only here it is known that both are gone.
+            self.take_over(place, &session, turn);
+            let generation = session.generation.of_next_owner();
+            self.tell_end(place, &Session { state, generation, owner: self.node, ..session }, turn);
+        }
     }
 
     /// Enters what an owner has in the ledger.
@@ -295,9 +303,9 @@ impl Protocol<'_> {
         if !is_closed(ended.state) && self.is_in_use_here(&session, now) {
             // Its owner has seen nothing of it for too long, but this node has: it goes on here.
             let generation = ended.generation.of_next_owner();
-            let session = Session { owner: self.node, generation, last_sent: now, ..session };
+            let session = Session { owner: self.node, generation, ..session };
             turn.tables.set_owner(held.place, self.node, generation);
-            turn.tables.set_last_sent(held.place, now);
+            turn.tables.set_last_sent(held.place, told_at(&session));
             if session.state != held.session.state {
                 turn.tables.set_state(held.place, session.state);
             }
@@ -383,7 +391,7 @@ impl Protocol<'_> {
                 return Err(Reject::Stale);
             }
             turn.tables.set_owner(held.place, self.node, session.generation);
-            turn.tables.set_last_sent(held.place, turn.now.millis());
+            turn.tables.set_last_sent(held.place, told_at(&session));
             self.enter(held.place, &session, OwnerSlot::SELF);
             return Ok(());
         }
@@ -453,7 +461,8 @@ impl Protocol<'_> {
     fn session_of(&self, origin: &Origin, reported: &Reported, now: Millis) -> Session {
         let timeouts = &self.config.timeouts;
         let own = origin.stream == HELD;
-        Session {
+        let last_seen = ageing::last_seen(reported.state, reported.remaining_ms, timeouts, now);
+        let session = Session {
             protocol: address::protocol_of(reported.state),
             client: reported.client,
             vip: reported.vip,
@@ -462,8 +471,9 @@ impl Protocol<'_> {
             owner: if own { self.node } else { self.peers[origin.peer].node },
             generation: reported.generation,
             state: reported.state,
-            last_seen: ageing::last_seen(reported.state, reported.remaining_ms, timeouts, now),
-            last_sent: if own { now } else { Millis(0) },
-        }
+            last_seen,
+            last_sent: Millis(0),
+        };
+        if own { Session { last_sent: told_at(&session), ..session } } else { session }
     }
 }

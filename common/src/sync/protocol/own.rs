@@ -12,6 +12,12 @@ use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Ended, Refreshed, Reported};
 use crate::time::{Micros, Millis};
 
+/// The "last sent" of a session that is told without a packet of it at hand. The peers hear how old it is; a worker is to tell them of
+/// the next packet as soon as if they had heard of the last one then.
+pub(super) fn told_at(session: &Session) -> Millis {
+    Millis(session.last_seen.0.max(1))
+}
+
 impl Protocol<'_> {
     /// Takes what a worker says of the session in a place.
     ///
@@ -44,6 +50,9 @@ impl Protocol<'_> {
             }
             // Gone again: its end follows, or was never worth telling.
             _ if present.is_none() => {}
+            // Its end follows, or was told because of what a peer said of it.
+            EventKind::Upsert | EventKind::Refresh
+                if present.is_some_and(|present| tcp::is_closed(present.state)) => {}
             EventKind::Claim if self.breaks(Mutation::ClaimsAreKept) => {}
             EventKind::Upsert | EventKind::Claim | EventKind::Refresh => {
                 let generation = present.map_or(session.generation, |present| present.generation);
@@ -92,9 +101,9 @@ impl Protocol<'_> {
         turn: &mut Turn<'_, T, X>,
     ) {
         let generation = session.generation.of_next_owner();
-        let session = Session { owner: self.node, generation, last_sent: turn.millis(), ..*session };
+        let session = Session { owner: self.node, generation, ..*session };
         turn.tables.set_owner(place, self.node, generation);
-        turn.tables.set_last_sent(place, turn.now.millis());
+        turn.tables.set_last_sent(place, told_at(&session));
         self.tell(EventKind::Claim, place, &session, turn);
     }
 

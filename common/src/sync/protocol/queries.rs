@@ -3,13 +3,15 @@
 use super::digest::key_hash;
 use super::inbox::Origin;
 use super::mutation::Mutation;
+use super::own::told_at;
 use super::peer::Peer;
 use super::{CONTROL, Protocol, Tables, Turn};
 use crate::counter::Counter;
 use crate::flow::FlowKey;
 use crate::id::Generation;
-use crate::session::{Direction, Session, tcp};
+use crate::session::{Direction, Session, SessionState, tcp};
 use crate::sync::Reject;
+use crate::sync::event::EventKind;
 use crate::sync::transmit::Transmit;
 use crate::sync::wire::{Body, Sought, StreamId};
 use crate::time::{Micros, Millis};
@@ -104,7 +106,7 @@ impl Protocol<'_> {
         self.courier.post(turn.out);
     }
 
-    /// A peer asks for a session. Its owner answers; a session of the asker's own is given back; one whose owner is gone becomes
+    /// A peer asks for a session. Its owner answers, with one whose handshake is not done to everyone; a session of the asker's own is given back; one whose owner is gone becomes
     /// this node's, for the asker has traffic of it and nobody else could tell it.
     pub(super) fn on_query<T: Tables, X: Transmit>(
         &mut self,
@@ -131,6 +133,10 @@ impl Protocol<'_> {
             }
             let body = Body::Upsert(self.reported(&held.session, turn.millis()));
             self.courier.write(to, StreamId::RANGES, &body, turn.out);
+        } else if owner == self.node && self.awaits_client(&held.session) {
+            self.count(Counter::QueriesAnswered);
+            turn.tables.set_last_sent(held.place, told_at(&held.session));
+            self.tell(EventKind::Upsert, held.place, &held.session, turn);
         } else if owner == to.node {
             self.count(Counter::QueriesAnswered);
             self.give_back(origin.peer, &held, turn);
@@ -141,6 +147,12 @@ impl Protocol<'_> {
             self.courier.write(to, CONTROL, &Body::NotMine(*sought), turn.out);
         }
         Ok(())
+    }
+
+    /// Whether the server has answered the client, and what the client said to that has not come here. The client takes the connection
+    /// for open, so if a peer asks, it went there: the router has changed its mind in between.
+    fn awaits_client(&self, session: &Session) -> bool {
+        session.state == SessionState::TcpSynAcked && !self.breaks(Mutation::HandshakesAreKept)
     }
 
     /// The generation of another session under this key that has ended since this one of the node's own was opened: the peers take

@@ -21,6 +21,8 @@ pub struct Connection {
     pub hash: u64,
     /// When both ends last heard each other.
     pub heard: u64,
+    /// When its session's owner last saw a packet of it.
+    pub owner_saw: u64,
     /// When the first packet of those was sent that found no session since.
     pub missing_since: Option<u64>,
     pub next_try: u64,
@@ -48,6 +50,7 @@ impl Connection {
             phase: Phase::Closed(0),
             hash: (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
             heard: 0,
+            owner_saw: 0,
             missing_since: None,
             next_try: 0,
             inherited: false,

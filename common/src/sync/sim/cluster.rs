@@ -3,13 +3,14 @@
 use super::clients::{Connection, Phase};
 use super::keys::KeyChange;
 use super::network::{Network, Weather};
-use super::node::{Durable, Node, address};
+use super::node::{Durable, Node, TIMEOUTS, address};
 use super::random::Random;
 use super::worker::Passed;
 use crate::flow::{Endpoint, FlowKey, Protocol};
 use crate::id::NodeId;
 use crate::packet::TcpFlags;
 use crate::session::SessionState;
+use crate::session::tcp::initial_state;
 use crate::sync::protocol::mutation::Mutation;
 use crate::sync::protocol::readiness::ReadyState;
 use crate::sync::protocol::{Member, Tables};
@@ -25,6 +26,9 @@ pub const SECOND: u64 = 1_000_000;
 
 /// How far a wall clock is set forward or back at most, microseconds: an hour.
 const WALL_STEP: u64 = 3600 * SECOND;
+
+/// How long something of a connection is left at a node after its end, at most: it is swept out in passes of four seconds.
+const REMAINS: u64 = 10 * SECOND;
 
 /// What is planned to go wrong, in millionths a tick.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,7 +56,7 @@ pub struct Cluster<'a> {
     /// Which nodes are members.
     is_member: Vec<bool>,
     /// Which nodes are members in calm times.
-    belongs: Vec<bool>,
+    pub belongs: Vec<bool>,
     salt: u64,
     /// Since when nothing is wrong.
     calm_since: u64,
@@ -159,6 +163,10 @@ impl<'a> Cluster<'a> {
         for node in &mut self.nodes {
             node.down_until = node.down_until.min(self.now);
             node.restart_at = node.restart_at.min(self.now);
+        }
+        if self.is_member != self.belongs {
+            // A node that was alone has been ready by itself. What the others hold it hears of only now.
+            self.lost_at = self.now + 3 * SECOND;
         }
         self.is_member.clone_from(&self.belongs);
         self.spread_members();
@@ -322,6 +330,7 @@ impl<'a> Cluster<'a> {
         let clock = node.clock(self.now).millis();
         let passed = node.worker.inbound(key, flags, server, clock, &mut node.tables);
         self.print(key, at, flags, passed);
+        self.note_who_saw(number, at, passed);
         passed
     }
 
@@ -333,7 +342,17 @@ impl<'a> Cluster<'a> {
         let clock = node.clock(self.now).millis();
         let passed = node.worker.outbound(key, flags, clock, &mut node.tables);
         self.print(connection.key, at, flags, passed);
+        self.note_who_saw(number, at, passed);
         passed
+    }
+
+    fn note_who_saw(&mut self, number: usize, at: usize, passed: Passed) {
+        if let Passed::Through(session) = passed
+            && usize::from(session.owner.0) == at + 1
+            && self.connections[number].local() == Some(session.local)
+        {
+            self.connections[number].owner_saw = self.now;
+        }
     }
 
     /// Prints what became of a packet of the connection that is traced.
@@ -357,15 +376,27 @@ impl<'a> Cluster<'a> {
             return;
         }
         self.check_port(number, session.local);
-        let inherited = key.protocol == Protocol::Tcp && session.state != SessionState::TcpSynReceived;
+        let inherited = session.state != initial_state(key.protocol);
+        let mut wait = pace;
         if key.protocol == Protocol::Tcp {
             let Passed::Through(answered) = self.server_sends(number, session.local, SYN_ACK) else { return };
             if answered.client_key() != key {
                 return;
             }
-            let Passed::Through(done) = self.client_sends(number, ACK) else { return };
-            if done.local != session.local {
-                return;
+            // The client takes it for open now. The router may think again before its answer comes; if that meets what is left
+            // of an earlier connection, it passes through that.
+            let closed_at = match self.connections[number].phase {
+                Phase::Closed(at) => at,
+                Phase::Open { since, .. } => since,
+            };
+            let is_first = closed_at == 0 || self.now - closed_at > REMAINS;
+            if is_first && self.random.chance(300_000) {
+                wait = self.random.below(SECOND / 5);
+            } else {
+                let Passed::Through(done) = self.client_sends(number, ACK) else { return };
+                if done.local != session.local {
+                    return;
+                }
             }
         }
         self.opened += 1;
@@ -374,8 +405,9 @@ impl<'a> Cluster<'a> {
         connection.heard = self.now;
         connection.missing_since = None;
         connection.inherited = inherited;
+        connection.owner_saw = self.now;
         connection.safe = false;
-        connection.next_try = self.now + pace;
+        connection.next_try = self.now + wait;
     }
 
     /// No port is given out that a living connection uses, as far as anybody could know.
@@ -413,6 +445,7 @@ impl<'a> Cluster<'a> {
     /// Whether a packet of a connection went where it should; what must not happen is noted.
     fn judge(&mut self, number: usize, local: Endpoint, passed: Passed) -> bool {
         let udp = self.connections[number].key.protocol == Protocol::Udp;
+        let owner_saw = self.connections[number].owner_saw;
         match passed {
             Passed::Through(session)
                 if session.local == local && session.client_key() == self.connections[number].key =>
@@ -426,7 +459,9 @@ impl<'a> Cluster<'a> {
                 };
                 let settled =
                     self.now - since > SECOND && self.now - self.connections[number].heard < 3 * SECOND;
-                let inherited = self.connections[number].inherited;
+                // Its owner has let it age, and another node that has seen it goes on with it: UDP may open anew in between.
+                let aged = udp && owner_saw + u64::from(TIMEOUTS.udp_ms) * 1000 < self.now + SECOND / 2;
+                let inherited = self.connections[number].inherited || aged;
                 if self.calm_for() > 4 * SECOND && settled && self.lost_at < since && !inherited {
                     let message = format!(
                         "{:.3} s: connection {number} through {local:?} went through {session:?}",
@@ -509,52 +544,6 @@ impl<'a> Cluster<'a> {
         connection.phase = Phase::Closed(self.now);
         connection.next_try = self.now + pause;
         connection.missing_since = None;
-    }
-
-    /// What a node holds and others should hold too: key, other half, owner and generation, sorted.
-    pub fn picture(&self, node: usize) -> Vec<String> {
-        let node = &self.nodes[node];
-        let own = node.worker.node;
-        let mut picture: Vec<String> = node
-            .tables
-            .iter()
-            .filter(|(place, session)| {
-                let unreported = !crate::session::told::is_told(session.last_sent)
-                    || crate::session::tcp::is_closed(session.state);
-                session.owner != NodeId(0)
-                    && !(session.owner == own && unreported)
-                    && node.tables.find(&session.client_key()).is_some_and(|held| held.place == *place)
-            })
-            .map(|(_, session)| {
-                let (client, local) = (session.client_key(), session.local);
-                format!("{client:?} by {local:?} owner {} generation {}", session.owner, session.generation)
-            })
-            .collect();
-        picture.sort();
-        picture
-    }
-
-    /// Where two nodes' pictures differ, if they do.
-    pub fn difference(&self) -> Option<String> {
-        let mut belonging = (0..self.nodes.len()).filter(|number| self.belongs[*number]);
-        let one = belonging.next()?;
-        let first = self.picture(one);
-        belonging.find_map(|number| {
-            let other = self.picture(number);
-            if first == other {
-                return None;
-            }
-            let only = |one: &[String], other: &[String]| {
-                one.iter().filter(|line| !other.contains(line)).cloned().collect::<Vec<_>>()
-            };
-            Some(format!(
-                "node {} alone: {:#?}\nnode {} alone: {:#?}",
-                one + 1,
-                only(&first, &other),
-                number + 1,
-                only(&other, &first)
-            ))
-        })
     }
 
     /// Whether every node says that it is ready and its peers' digests are equal.

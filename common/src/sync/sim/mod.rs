@@ -12,6 +12,7 @@ mod cluster;
 mod keys;
 pub(super) mod network;
 mod node;
+mod picture;
 pub(super) mod random;
 pub(super) mod tables;
 mod turns;

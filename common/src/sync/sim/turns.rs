@@ -49,12 +49,17 @@ impl Cluster<'_> {
 
     /// A client opens a connection through a node.
     fn connect(&mut self, node: usize, key: FlowKey) {
+        self.begin(node, key);
+        self.client_sends_to(node, key, TcpFlags::ACK);
+    }
+
+    /// A client's SYN comes to a node, and the server's answer to that.
+    fn begin(&mut self, node: usize, key: FlowKey) {
         self.client_sends_to(node, key, TcpFlags::SYN);
         let held = &mut self.nodes[node];
         let session = held.tables.find(&key).expect("it was opened a moment ago").session;
         let clock = held.clock(self.now).millis();
         held.worker.outbound(session.server_key(), TcpFlags(0x12), clock, &mut held.tables);
-        self.client_sends_to(node, key, TcpFlags::ACK);
     }
 
     fn holds(&self, node: usize, key: FlowKey) -> bool {
@@ -80,6 +85,29 @@ fn is_found_when_missed(mutation: Mutation) -> bool {
 fn what_a_worker_misses_is_asked_for() {
     assert!(is_found_when_missed(Mutation::None));
     assert!(!is_found_when_missed(Mutation::NoQueries));
+}
+
+/// Whether a session is known to the node that the client's answer to the server's SYN-ACK goes to, shortly after it came there.
+fn is_found_amid_its_handshake(mutation: Mutation) -> bool {
+    let durable = durable();
+    let mut cluster = two_nodes(&durable, mutation, 32);
+    cluster.begin(0, client(1));
+    cluster.run_for(20 * MS, TICK, false);
+    assert!(!cluster.holds(1, client(1)), "nobody is told of a handshake that goes well");
+    cluster.client_sends_to(1, client(1), TcpFlags::ACK);
+    cluster.run_for(50 * MS, TICK, false);
+    let is_found = cluster.holds(1, client(1));
+    cluster.client_sends_to(1, client(1), TcpFlags::ACK);
+    cluster.run_for(50 * MS, TICK, false);
+    let owner = cluster.nodes[0].tables.find(&client(1)).map(|held| held.session.owner.0);
+    assert_eq!(owner, Some(if is_found { 2 } else { 1 }), "who gets the client's answer claims the session");
+    is_found
+}
+
+#[test]
+fn a_session_is_found_amid_its_handshake() {
+    assert!(is_found_amid_its_handshake(Mutation::None));
+    assert!(!is_found_amid_its_handshake(Mutation::HandshakesAreKept));
 }
 
 /// Whether news that was lost is there as soon as later news has shown that it is missing.

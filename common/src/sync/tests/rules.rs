@@ -288,6 +288,29 @@ fn a_session_that_no_peer_was_told_of_gives_way_to_one_that_was_told() {
 }
 
 #[test]
+fn a_session_that_came_after_the_one_that_is_told_does_not_give_way() {
+    let untold = Session { last_sent: Millis(0), state: SessionState::TcpSynAcked, ..own() };
+    let mut node = node_with_own(&untold);
+
+    assert_eq!(report(&owned_by(HIGHER, 4), false, &mut node), Err(Reject::Stale));
+
+    assert_eq!(the_session(&node), untold);
+}
+
+#[test]
+fn whoever_knows_of_both_fins_ends_the_session_for_all() {
+    let mut node = node_with_own(&Session { state: SessionState::TcpFinFromServer, ..own() });
+    let generation = held().generation.of_next_owner();
+    let claimed = Session { state: SessionState::TcpFinFromClient, ..owned_by(HIGHER, generation.0) };
+
+    assert_eq!(report(&claimed, false, &mut node), Ok(()));
+
+    let session = the_session(&node);
+    assert_eq!((session.owner, session.generation), (RECEIVER, generation.of_next_owner()));
+    assert_eq!(session.state, SessionState::TcpTimeWait);
+}
+
+#[test]
 fn a_client_side_key_that_is_a_server_side_one_is_a_conflict() {
     let mut swapped = session_v4(2);
     (swapped.client, swapped.vip) = (held().server, held().local);
