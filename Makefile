@@ -34,7 +34,10 @@ ROUNDS := 3
 SEEDS := 1000
 SEED0 := 1
 
-.PHONY: help deps testdeps build demo test unit loom sim lint bench-table bench-sync fuzz install uninstall
+# How many secondaries `make kills` kills.
+KILLS := 10000
+
+.PHONY: help deps testdeps build demo test unit loom sim kills lint bench-table bench-sync fuzz install uninstall
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
@@ -64,6 +67,10 @@ loom: testdeps ## Only the models of shared memory, in every order of their step
 sim: ## Simulate whole clusters: SEEDS=n stories from SEED0=m on; a failure names its seed
 	@BATON_SIM_SEEDS=$(SEEDS) BATON_SIM_SEED0=$(SEED0) \
 		cargo test --quiet --release -p baton-common --lib sync::sim::clusters -- --nocapture
+
+kills: testdeps ## Kill KILLS=n secondaries at random instants under load; nothing may add up (needs root)
+	@cargo build --quiet --workspace --bins
+	@BATON_KILLS=$(KILLS) cargo test --quiet -p baton-lab --test lab -- --nocapture root_kills_of_secondaries
 
 lint: testdeps ## Formatting, clippy, documentation, shell scripts
 	@cargo fmt --all --check

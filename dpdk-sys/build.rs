@@ -22,7 +22,7 @@ const FUNCTIONS: [&str; 10] = [
     "rte_(strerror|service_finalize|version_year|version_month|version_minor|version)",
     "rte_(lcore_is_enabled|get_main_lcore|lcore_to_socket_id)",
     "rte_pktmbuf_(pool_create_by_ops|free_bulk)",
-    "rte_mempool_(lookup|avail_count|in_use_count)",
+    "rte_mempool_(lookup|avail_count|in_use_count|obj_iter)|rte_free",
     "rte_ring_(create|free)",
     "rte_hash_(create|free|count|add_key_data|del_key|free_key_with_position|lookup_data|lookup_bulk_data)",
     "rte_eth_(dev_get_port_by_name|dev_info_get|dev_configure|dev_set_mtu|dev_get_mtu|dev_start|dev_stop|\
@@ -31,7 +31,8 @@ const FUNCTIONS: [&str; 10] = [
     "rte_flow_(create|destroy|flush)|rte_mcfg_(mem|tailq|mempool)_(read|write)_(lock|unlock)|rte_mcfg_timer_(lock|unlock)",
 ];
 const TYPES: [&str; 2] = ["rte_flow_item_(eth|ipv4|ipv6|udp)", "rte_flow_action_(queue|rss)"];
-const CONSTANTS: [&str; 4] = [
+const CONSTANTS: [&str; 5] = [
+    "rte_eth_fp_ops",
     "RTE_(MAX_LCORE|MAX_ETHPORTS|MAX_QUEUES_PER_PORT)",
     "RING_F_(SP_ENQ|SC_DEQ)",
     "RTE_PKTMBUF_HEADROOM",

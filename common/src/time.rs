@@ -2,9 +2,11 @@
 
 use std::ops::{Add, Sub};
 
+use zerocopy::FromZeros;
+
 /// Milliseconds of the machine's monotonic clock (`CLOCK_MONOTONIC`). Comparable between all processes of one boot,
 /// never between machines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromZeros)]
 pub struct Millis(pub u64);
 
 impl Millis {

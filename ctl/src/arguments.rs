@@ -98,6 +98,12 @@ pub enum SyncCommand {
     Accept,
     /// Read the key file again and use its keys from now on.
     Keys,
+    /// Start a secondary from the program on disk and hand over to it, as an upgrade does. If it fails, the old one stays.
+    HandOver {
+        /// The secondary of this NUMA node only.
+        #[arg(long)]
+        numa: Option<u8>,
+    },
 }
 
 /// What to do with a key file. Secondaries read it when they start, and on `batonctl sync keys`.

@@ -54,7 +54,7 @@ impl Report for StatusReport {
 
 #[cfg(test)]
 mod tests {
-    use baton_common::control::{NodeStatus, PortStatus, SecondaryStatus, WorkerStatus};
+    use baton_common::control::{HeapStatus, NodeStatus, PortStatus, SecondaryStatus, WorkerStatus};
     use baton_common::id::{NodeId, NumaId, WorkerId};
 
     use super::*;
@@ -80,8 +80,16 @@ mod tests {
                 numa: NumaId(0),
                 local_addresses: vec!["10.4.1.1".parse().unwrap(), "fd00:4:1::1".parse().unwrap()],
             }],
-            secondaries: vec![SecondaryStatus { numa: NumaId(0), pid: Some(4712), attached: true }],
+            secondaries: vec![SecondaryStatus {
+                numa: NumaId(0),
+                pid: Some(4712),
+                attached: true,
+                successor: None,
+                buffers: 4095,
+                buffers_free: 3072,
+            }],
             sync_enabled: true,
+            heap: HeapStatus { bytes: 1 << 20, elements: 40 },
         }
     }
 

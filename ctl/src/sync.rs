@@ -1,10 +1,10 @@
 //! `batonctl sync`: how far this node is, and what an operator wants of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use baton_common::config::Config;
-use baton_common::control::{CallError, Callee, Client, Request, SyncStatus};
+use baton_common::control::{CallError, Callee, Client, Request, SuccessionStatus, SyncStatus};
 use baton_common::id::NumaId;
 use serde::Serialize;
 
@@ -13,6 +13,12 @@ use crate::report::{Report, lines, table};
 
 /// How long a secondary may take to answer.
 const SECONDARY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a successor is asked.
+const SUCCESSOR_POLL: Duration = Duration::from_millis(5);
+
+/// How long a hand-over may take: a successor is given 30 seconds to be ready.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// How far the node is, by each of its secondaries.
 #[derive(Debug, Serialize)]
@@ -30,6 +36,8 @@ struct DomainRow {
     member: bool,
     sessions_owned: u32,
     peers: usize,
+    /// How it came to its part, and what became of those that were to succeed it.
+    succession: SuccessionStatus,
 }
 
 /// Connects to the secondary of a NUMA node.
@@ -51,6 +59,7 @@ pub fn run(command: SyncCommand, config: &Config) -> Result<SyncReport> {
         SyncCommand::Resume => Some(Request::SyncDrain { draining: false }),
         SyncCommand::Accept => Some(Request::SyncAccept),
         SyncCommand::Keys => Some(Request::SyncKeys),
+        SyncCommand::HandOver { numa } => return hand_over(config, numa.map(NumaId)),
     };
     let mut domains = Vec::new();
     for domain in &config.sync.domains {
@@ -73,6 +82,43 @@ impl DomainRow {
             member: status.member,
             sessions_owned: status.sessions_owned,
             peers: status.peers.len(),
+            succession: status.succession.clone(),
+        }
+    }
+
+    /// What an operator should know of how it came to its part.
+    fn came(&self) -> Option<String> {
+        let silence_ms = self.succession.silence_us? as f64 / 1000.0;
+        let how = if self.succession.handed_over { "handed over" } else { "started" };
+        Some(format!("{how} after {silence_ms:.1} ms of silence"))
+    }
+}
+
+/// Has the secondaries hand over, all or that of one NUMA node, one after the other.
+fn hand_over(config: &Config, numa: Option<NumaId>) -> Result<SyncReport> {
+    let domains = config.sync.domains.iter().map(|domain| domain.numa);
+    let mut rows = Vec::new();
+    for number in domains.filter(|number| numa.is_none_or(|wanted| wanted == *number)) {
+        let mut old = Client::connect(&config.paths.runtime, Callee::Secondary(number), HAND_OVER_TIMEOUT)?;
+        let done = old.hand_over()?;
+        rows.push(DomainRow::new(&status_of(config, number, done.pid)?));
+    }
+    if rows.is_empty() {
+        bail!("no sync domain for that NUMA node in the configuration");
+    }
+    Ok(SyncReport { domains: rows })
+}
+
+/// How process `pid` is, once it answers in its predecessor's place.
+fn status_of(config: &Config, numa: NumaId, pid: u32) -> Result<SyncStatus> {
+    let deadline = Instant::now() + SECONDARY_TIMEOUT;
+    loop {
+        let status = secondary(config, numa).and_then(|mut client| client.sync_status());
+        match status {
+            Ok(status) if status.pid == pid => return Ok(status),
+            _ if Instant::now() < deadline => std::thread::sleep(SUCCESSOR_POLL),
+            Ok(status) => bail!("process {} answers, not the successor {pid}", status.pid),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -86,7 +132,9 @@ impl Report for SyncReport {
         for row in &self.domains {
             let alarm = row.alarm.then_some("not ready in time: see `batonctl peers`");
             let outside = (!row.member).then_some("no member: sends nothing");
-            let remarks: Vec<&str> = [alarm, outside].into_iter().flatten().collect();
+            let failure = row.succession.failure.as_ref().map(|reason| format!("successor failed: {reason}"));
+            let remarks = [alarm.map(String::from), outside.map(String::from), row.came(), failure];
+            let remarks: Vec<String> = remarks.into_iter().flatten().collect();
             table.add_row([
                 row.numa.to_string(),
                 row.state.to_owned(),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use baton_common::config::{KeyFile, Scheduler};
 use baton_common::control::{
-    Handler, NodeStatus, PortStatus, RealServerStatus, Refusal, Request, Response, Server, ServiceStatus,
-    Status, not_mine, socket_path,
+    Handler, HeapStatus, NodeStatus, PortStatus, RealServerStatus, Refusal, Request, Response, Server,
+    ServiceStatus, Status, not_mine, socket_path,
 };
 use baton_common::counter::{Counter, CounterFile};
 use baton_common::flow::{Endpoint, Protocol};
@@ -196,6 +196,7 @@ impl Primary {
             workers: vec![],
             secondaries: vec![],
             sync_enabled: true,
+            heap: HeapStatus::default(),
         }
     }
 

@@ -42,6 +42,14 @@ void baton_mbuf_free(struct rte_mbuf *packet)
 	rte_pktmbuf_free(packet);
 }
 
+void baton_mbuf_make_free(struct rte_mbuf *packet)
+{
+	rte_mbuf_refcnt_set(packet, 1);
+	packet->next = NULL;
+	packet->nb_segs = 1;
+	packet->ol_flags = 0;
+}
+
 void *baton_mbuf_data(struct rte_mbuf *packet)
 {
 	return rte_pktmbuf_mtod(packet, void *);

@@ -12,6 +12,7 @@
 #include <rte_hash.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
+#include <rte_malloc.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 #include <rte_ring.h>
@@ -33,6 +34,8 @@ const char *baton_mempool_ops_name(const struct rte_mempool *pool);
 struct rte_mbuf *baton_mbuf_alloc(struct rte_mempool *pool);
 int baton_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **packets, unsigned int count);
 void baton_mbuf_free(struct rte_mbuf *packet);
+/* Makes a buffer what it is in a pool, whatever it was. Nobody holds it. */
+void baton_mbuf_make_free(struct rte_mbuf *packet);
 void *baton_mbuf_data(struct rte_mbuf *packet);
 uint16_t baton_mbuf_tailroom(const struct rte_mbuf *packet);
 char *baton_mbuf_append(struct rte_mbuf *packet, uint16_t length);

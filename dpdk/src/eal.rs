@@ -209,6 +209,8 @@ impl EalOptions {
     /// sets `RUNTIME_DIRECTORY`, the only way to tell DPDK. (Rust's own readers are serialised by the standard library.)
     /// It also ignores the real-time signals but the first and the last, as net_tap raises one a packet otherwise.
     ///
+    /// Programs that this process runs do not get its open files, DPDK's queues and shared files among them.
+    ///
     /// A secondary gives its unused service cores' memory back at once: it would be lost to the primary's heap at
     /// each restart of the secondary, until no further one could attach.
     ///
@@ -255,6 +257,7 @@ impl EalOptions {
             // SAFETY: EAL is initialised and no service runs in this process.
             unsafe { dpdk_sys::rte_service_finalize() };
         }
+        keep_files_from_children();
         Ok(Eal { process_type: self.process_type })
     }
 }
@@ -265,6 +268,13 @@ fn ignore_realtime_signals() {
         // SAFETY: the number is a real-time signal, and SIG_IGN runs no code.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
+}
+
+/// Has every file that is open now, but the standard ones, closed in programs that this process runs: DPDK does not ask for that.
+fn keep_files_from_children() {
+    // SAFETY: the call changes flags of this process's descriptors and touches no memory. A kernel before 5.11 refuses it;
+    // then children inherit what they have no use for.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
 }
 
 /// The proof that DPDK runs in this process. There is one; whatever needs DPDK asks for a reference to it.

@@ -136,6 +136,12 @@ impl Mempool {
             .ok_or_else(|| MempoolError::Lookup { name: name.to_owned(), source: RteError::last() })
     }
 
+    /// Buffers of the pool, free or not.
+    pub fn capacity(&self) -> u32 {
+        // SAFETY: the pool is valid for the life of the process; the number is written at its creation only.
+        unsafe { (*self.pool.as_ptr()).populated_size }
+    }
+
     /// Free buffers, caches included. A snapshot.
     pub fn available(&self) -> u32 {
         // SAFETY: the pool is valid for the life of the process; the call only reads counters.

@@ -11,7 +11,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -39,11 +39,11 @@ const HEAP_LOCK_OFFSET: usize = 19_136;
 /// From one heap's lock to the next.
 const HEAP_STRIDE: usize = 192;
 /// `RTE_MAX_HEAPS`.
-const HEAPS: usize = 32;
-/// What is mapped: up to behind the last heap's lock.
-const MAPPED_LEN: usize = HEAP_LOCK_OFFSET + (HEAPS - 1) * HEAP_STRIDE + 4;
+pub(crate) const HEAPS: usize = 32;
+/// What is mapped: up to behind the last heap.
+const MAPPED_LEN: usize = HEAP_LOCK_OFFSET + HEAPS * HEAP_STRIDE;
 
-const _: () = assert!(MAPPED_LEN.is_multiple_of(4));
+const _: () = assert!(MAPPED_LEN.is_multiple_of(8) && HEAP_LOCK_OFFSET.is_multiple_of(8));
 
 /// Why the shared configuration cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -90,8 +90,8 @@ pub struct HeldLock {
 }
 
 impl HeldLock {
-    /// Whether it is a heap's lock. Its holder may have left the heap itself broken: the primary should be restarted at
-    /// leisure (it allocates nothing while it runs, so forwarding goes on).
+    /// Whether it is a heap's lock. Its holder may have left the heap itself broken: it has to be made what it was before
+    /// ([`SharedHeap::restore`](crate::SharedHeap::restore)).
     pub fn makes_heap_suspect(&self) -> bool {
         self.offset >= HEAP_LOCK_OFFSET
     }
@@ -151,6 +151,17 @@ impl SharedConfig {
         held.into_iter().filter(clear).collect()
     }
 
+    /// A 64-bit word of a heap's structure; the first one begins with the lock.
+    pub(crate) fn heap_word(&self, heap: usize, word: usize) -> &AtomicU64 {
+        assert!(heap < HEAPS && word < HEAP_STRIDE / 8);
+        let offset = HEAP_LOCK_OFFSET + heap * HEAP_STRIDE + word * 8;
+        // SAFETY: the offset lies inside the mapping: heap and word are in bounds, checked above.
+        let word = unsafe { self.map.as_mut_ptr().add(offset) };
+        // SAFETY: the mapping starts at a page and the offset is a multiple of 8, so the word is aligned; it is valid as
+        // long as `self`. DPDK's processes change it under the lock, which nobody holds when this is called.
+        unsafe { AtomicU64::from_ptr(word.cast()) }
+    }
+
     /// A word of the file.
     fn word(&self, offset: usize) -> &AtomicU32 {
         assert!(offset.is_multiple_of(4) && offset + 4 <= MAPPED_LEN);
@@ -175,14 +186,18 @@ fn map_file(path: &Path) -> io::Result<MmapRaw> {
     MmapOptions::new().len(MAPPED_LEN).map_raw(&*file)
 }
 
+/// Configuration files for tests.
 #[cfg(test)]
-mod tests {
-    use std::fs::File;
-
+pub(crate) mod testing {
     use super::*;
 
+    /// A configuration file as a primary of the known release leaves it, with some words set.
+    pub(crate) fn config_file(words: &[(usize, u32)]) -> tempfile::TempDir {
+        config_file_of(RELEASE, words)
+    }
+
     /// A configuration file as a primary of that release leaves it, with some words set.
-    fn config_file(release: u32, words: &[(usize, u32)]) -> tempfile::TempDir {
+    pub(crate) fn config_file_of(release: u32, words: &[(usize, u32)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let path = shared_files_dir(dir.path(), "p");
         std::fs::create_dir_all(&path).unwrap();
@@ -194,10 +209,18 @@ mod tests {
         std::fs::write(path.join("config"), bytes).unwrap();
         dir
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::testing::{config_file, config_file_of};
+    use super::*;
 
     #[test]
     fn locks_left_held_are_named_and_cleared_once() {
-        let dir = config_file(RELEASE, &[(20, 2), (HEAP_LOCK_OFFSET + HEAP_STRIDE, 1)]);
+        let dir = config_file(&[(20, 2), (HEAP_LOCK_OFFSET + HEAP_STRIDE, 1)]);
         let config = SharedConfig::open(dir.path(), "p").unwrap();
         let cleared = config.clear(Duration::ZERO);
         let names: Vec<_> = cleared.iter().map(|lock| (lock.name, lock.makes_heap_suspect())).collect();
@@ -208,7 +231,7 @@ mod tests {
     #[test]
     fn opening_leaves_this_process_the_record_locks_it_has() {
         use nix::fcntl::{FcntlArg, fcntl};
-        let dir = config_file(RELEASE, &[]);
+        let dir = config_file(&[]);
         let file =
             File::options().write(true).open(shared_files_dir(dir.path(), "p").join("config")).unwrap();
         let whole = libc::flock {
@@ -230,14 +253,14 @@ mod tests {
 
     #[test]
     fn another_release_is_refused() {
-        let dir = config_file(23 << 8 | 11, &[]);
+        let dir = config_file_of(23 << 8 | 11, &[]);
         let error = SharedConfig::open(dir.path(), "p").unwrap_err();
         assert!(matches!(error, SharedConfigError::Release { year: 23, month: 11, .. }));
     }
 
     #[test]
     fn a_file_that_is_not_set_up_is_refused() {
-        let dir = config_file(RELEASE, &[(0, 0)]);
+        let dir = config_file(&[(0, 0)]);
         let error = SharedConfig::open(dir.path(), "p").unwrap_err();
         assert!(matches!(error, SharedConfigError::Magic { found: 0, .. }));
     }

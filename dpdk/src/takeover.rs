@@ -24,12 +24,23 @@ pub struct TakeOver {
 impl Mempool {
     /// Puts right what a killed owner of this pool left half done. For the new owner, before it uses the pool.
     ///
-    /// Buffers that the dead process held are not found again: a driver's own look the same.
+    /// Buffers that the dead process held are not found again: a driver's own look the same. A tap's are
+    /// ([`TapQueue::deal_anew`](crate::TapQueue::deal_anew)).
     ///
     /// # Panics
     /// The pool is not a [`PoolOps::SingleThread`] one: others have many owners, and their living ones may be in the
     /// middle of something.
     pub fn take_over(&self) -> TakeOver {
+        let ring = self.ring();
+        // SAFETY: the ring lives as long as the pool. By this method's contract its only user is this thread, which is here.
+        repair(unsafe { &mut *ring.as_ptr() })
+    }
+
+    /// The ring of the free buffers.
+    ///
+    /// # Panics
+    /// The pool is not a [`PoolOps::SingleThread`] one.
+    pub(crate) fn ring(&self) -> NonNull<rte_ring> {
         let pool = self.as_ptr();
         // SAFETY: the pool is valid for the life of the process.
         let ops = unsafe { dpdk_sys::baton_mempool_ops_name(pool) };
@@ -44,10 +55,7 @@ impl Mempool {
         let data = unsafe { (*pool).__bindgen_anon_1 };
         // SAFETY: both fields of the union are the same eight bytes; ring-based operations keep the pointer there.
         let data = unsafe { data.pool_data };
-        let ring = NonNull::new(data.cast::<rte_ring>()).expect("a pool has a ring from its creation on");
-        // SAFETY: these operations keep an `rte_ring` there, checked; it lives as long as the pool. By this method's
-        // contract its only user is this thread, which is here.
-        repair(unsafe { &mut *ring.as_ptr() })
+        NonNull::new(data.cast::<rte_ring>()).expect("a pool has a ring from its creation on")
     }
 }
 

@@ -21,7 +21,7 @@ use baton_common::runtime::ProcessLock;
 use baton_common::service::{Services, Tally};
 use baton_common::steering::SteeringPlan;
 use baton_common::time::Millis;
-use dpdk::{Consumer, Eal, EalOptions, ProcessType, Producer, SharedConfig, mbuf_ring};
+use dpdk::{Consumer, Eal, EalOptions, ProcessType, Producer, SharedConfig, SharedHeap, mbuf_ring};
 
 use crate::lock;
 use crate::memory::{self, WorkerMemory};
@@ -74,9 +74,10 @@ impl Node {
         })
         .context("mirroring the kernel's routes and neighbours")?;
         let mut started = Threads::start(&eal, &config, &wire, counters, memory, &mirror, mac, tap)?;
-        let shared_config = SharedConfig::open(&config.paths.runtime, &config.eal.file_prefix)?;
+        let (runtime_dir, file_prefix) = (config.paths.runtime.clone(), config.eal.file_prefix.clone());
+        let heap = SharedHeap::new(&eal, SharedConfig::open(&runtime_dir, &file_prefix)?);
         let domains = config.sync.domains.iter().map(|domain| domain.numa);
-        let supervisor = Arc::new(Supervisor::new(domains, shared_config));
+        let supervisor = Arc::new(Supervisor::new(domains, heap, runtime_dir, file_prefix));
         let control = Arc::new(Control {
             config: config.clone(),
             started: Millis::now(),
@@ -84,6 +85,7 @@ impl Node {
             port: port_status(&config, &wire, mac),
             tallies: std::mem::take(&mut started.tallies),
             supervisor: supervisor.clone(),
+            sync_pools: wire.sync_pools.clone(),
         });
         let socket = control::socket_path(&config.paths.runtime);
         let server = Server::start(&socket, control.clone())

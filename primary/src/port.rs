@@ -35,6 +35,8 @@ pub struct Wire {
     pub plan: SteeringPlan,
     /// The workers' pool.
     pub pool: Mempool,
+    /// The secondaries' pools, one a sync domain. To be counted only: each is its secondary's.
+    pub sync_pools: Vec<Mempool>,
     /// Keeps the tap's program and its rules in place.
     _tap_steering: Option<TapSteering>,
 }
@@ -92,7 +94,8 @@ impl Wire {
                 })?;
             match apply(eal, &port, plan) {
                 Ok((plan, tap_steering)) => {
-                    return Ok(Wire { port, driver, plan, pool: pools.workers, _tap_steering: tap_steering });
+                    let Pools { workers: pool, secondaries: sync_pools } = pools;
+                    return Ok(Wire { port, driver, plan, pool, sync_pools, _tap_steering: tap_steering });
                 }
                 Err(error) => {
                     tracing::info!(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use baton_common::config::{Config, Service};
 use baton_common::control::{
-    Handler, NodeStatus, PortStatus, RealServerStatus, Refusal, RefusalCode, Request, Response,
+    Handler, HeapStatus, NodeStatus, PortStatus, RealServerStatus, Refusal, RefusalCode, Request, Response,
     SecondaryStatus, ServiceStatus, Status, WorkerStatus, not_mine,
 };
 use baton_common::id::{ServiceId, WorkerId};
@@ -13,7 +13,9 @@ use baton_common::service::Tally;
 use baton_common::steering::SteeringBackend;
 use baton_common::time::Millis;
 
-use crate::supervisor::Supervisor;
+use dpdk::{HeapUse, Mempool};
+
+use crate::supervisor::{PlaceReport, Supervisor};
 
 /// What the control socket can tell and do.
 pub struct Control {
@@ -24,6 +26,8 @@ pub struct Control {
     /// One a worker.
     pub tallies: Vec<Arc<Tally>>,
     pub supervisor: Arc<Supervisor>,
+    /// One a sync domain.
+    pub sync_pools: Vec<Mempool>,
 }
 
 impl Control {
@@ -54,6 +58,7 @@ impl Control {
             numa: worker.numa,
             local_addresses: worker.local_addresses.iter().map(|&address| address.into()).collect(),
         });
+        let HeapUse { bytes, elements } = self.supervisor.heap_use();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -67,6 +72,7 @@ impl Control {
             port: self.port.clone(),
             workers: workers.collect(),
             secondaries: self.secondaries(),
+            heap: HeapStatus { bytes, elements },
             sync_enabled: config.sync.enabled,
         }
     }
@@ -79,8 +85,20 @@ impl PrimaryLive for Control {
     }
 
     fn secondaries(&self) -> Vec<SecondaryStatus> {
-        let secondaries = self.supervisor.secondaries().into_iter();
-        secondaries.map(|(numa, pid, attached)| SecondaryStatus { numa, pid, attached }).collect()
+        let secondaries = self.supervisor.secondaries().into_iter().zip(&self.sync_pools);
+        secondaries.map(secondary_status).collect()
+    }
+}
+
+fn secondary_status((place, pool): (PlaceReport, &Mempool)) -> SecondaryStatus {
+    let PlaceReport { numa, pid, attached, successor } = place;
+    SecondaryStatus {
+        numa,
+        pid,
+        attached,
+        successor,
+        buffers: pool.capacity(),
+        buffers_free: pool.available(),
     }
 }
 
@@ -93,8 +111,8 @@ impl Handler for Control {
                 RefusalCode::NotPossible,
                 format!("process {caller} asks to attach process {pid}: a secondary asks for itself"),
             )),
-            Request::AttachSecondary { numa, pid } => {
-                self.supervisor.attach(numa, pid).map(|()| Response::AttachGranted { numa })
+            Request::AttachSecondary { numa, pid, succeeds } => {
+                self.supervisor.attach(numa, pid, succeeds).map(|()| Response::AttachGranted { numa })
             }
             Request::SecondaryReady { numa } => {
                 self.supervisor.ready(numa, caller).map(|()| Response::SecondaryNoted)

@@ -9,7 +9,7 @@ use baton_common::flow::HashKey;
 use baton_common::id::{NumaId, QueueId, SyncDomainId};
 use baton_common::packet::MacAddress;
 use baton_common::steering::{SteeringBackend, SteeringPlan};
-use dpdk::{Eal, EalOptions, Mempool, Port, ProcessType, RxQueue, TakeOver, TxQueue};
+use dpdk::{Eal, EalOptions, Mempool, Port, ProcessType, RxQueue, TakeOver, TapQueue, TxQueue};
 
 use baton_common::runtime::ProcessWatch;
 
@@ -27,6 +27,22 @@ pub struct OwnQueues {
     pub rx: RxQueue,
     pub tx: TxQueue,
     pub pool: Mempool,
+    /// The queue as its driver sees it, if that is a tap's.
+    tap: Option<TapQueue>,
+}
+
+impl OwnQueues {
+    /// Puts right what a predecessor left of the packet buffers. Before each time that this process begins to use them.
+    pub fn take_over(&mut self, numa: NumaId) {
+        let (recovered, TakeOver { giving, taking }) = match &mut self.tap {
+            // Whatever was half done is seen by a buffer that is missing.
+            Some(tap) => (tap.deal_anew(), TakeOver { giving: 0, taking: 0 }),
+            // What the predecessor held when it was killed stays lost until the primary starts anew: at most a burst.
+            None => (0, self.pool.take_over()),
+        };
+        let count = self.pool.available();
+        tracing::info!(numa = numa.0, count, recovered, giving, taking, "took the packet buffers over");
+    }
 }
 
 /// This process's place in DPDK. Nothing is allocated or looked up there afterwards.
@@ -35,12 +51,11 @@ pub struct Attachment {
     pub queues: Option<OwnQueues>,
     /// Baton's link-layer address on the port.
     pub mac: MacAddress,
-    client: Client,
-    numa: NumaId,
 }
 
 impl Attachment {
-    /// Waits for this secondary's turn, starts DPDK and takes the queues that the primary's steering gives it.
+    /// Waits for this secondary's turn, starts DPDK, finds the queues that the primary's steering gives it, and tells the primary,
+    /// so that the next one may attach. With `succeeds` another process uses the queues until it gives them up.
     ///
     /// # Errors
     /// The primary ends, refuses or does not answer, or DPDK does not start.
@@ -49,8 +64,9 @@ impl Attachment {
         id: SyncDomainId,
         domain: &SyncDomain,
         primary: &ProcessWatch,
+        succeeds: bool,
     ) -> anyhow::Result<Attachment> {
-        let mut client = ask(config, domain.numa, primary)?;
+        let mut client = ask(config, domain.numa, primary, succeeds)?;
         let status = client.status().context("asking the primary for its steering")?;
         let backend = backend_of(&status.steering)?;
         let mac = match config.port.mac {
@@ -62,6 +78,9 @@ impl Attachment {
         // The hash key spreads clients over workers: no matter here.
         let queue = SteeringPlan::new(config, backend, HashKey([0; 2])).sync_queue(id);
         let queues = queue.map(|queue| take_queues(&eal, config, domain.numa, queue)).transpose()?;
+        client
+            .secondary_ready(domain.numa)
+            .context("telling the primary that this secondary has attached")?;
         tracing::info!(
             numa = domain.numa.0,
             queue = queue.map(|queue| queue.0),
@@ -69,25 +88,16 @@ impl Attachment {
             elapsed_ms = began.elapsed().as_millis() as u64,
             "attached to DPDK"
         );
-        Ok(Attachment { queues, mac, client, numa: domain.numa })
-    }
-
-    /// Tells the primary that this process has attached, so that the next one may.
-    ///
-    /// # Errors
-    /// The primary refuses or does not answer.
-    pub fn complete(mut self) -> anyhow::Result<Option<OwnQueues>> {
-        self.client.secondary_ready(self.numa).context("telling the primary that this secondary is ready")?;
-        Ok(self.queues)
+        Ok(Attachment { queues, mac })
     }
 }
 
 /// Asks the primary to let this process attach, until it does.
-fn ask(config: &Config, numa: NumaId, primary: &ProcessWatch) -> anyhow::Result<Client> {
+fn ask(config: &Config, numa: NumaId, primary: &ProcessWatch, succeeds: bool) -> anyhow::Result<Client> {
     let deadline = Instant::now() + TURN_WAIT;
     loop {
         let asked = Client::connect(&config.paths.runtime, Callee::Primary, ANSWER_WAIT)
-            .and_then(|mut client| client.attach_secondary(numa).map(|()| client));
+            .and_then(|mut client| client.attach_secondary(numa, succeeds).map(|()| client));
         match asked {
             Ok(client) => return Ok(client),
             Err(error) if may_ask_again(&error) && Instant::now() < deadline && primary.lives() => {
@@ -118,10 +128,9 @@ fn start_eal(config: &Config, domain: &SyncDomain) -> anyhow::Result<Eal> {
 fn take_queues(eal: &Eal, config: &Config, numa: NumaId, queue: QueueId) -> anyhow::Result<OwnQueues> {
     let port = Port::attach(eal, &config.port.device).context("attaching to the primary's port")?;
     let pool = Mempool::lookup(eal, &format!("sync-{numa}"))?;
-    // What a predecessor held when it was killed stays lost until the primary starts anew: at most a burst each time.
-    let TakeOver { giving, taking } = pool.take_over();
-    tracing::info!(numa = numa.0, count = pool.available(), giving, taking, "took the packet buffers over");
-    Ok(OwnQueues { rx: port.take_rx_queue(queue.0)?, tx: port.take_tx_queue(queue.0)?, pool })
+    let (rx, tx) = (port.take_rx_queue(queue.0)?, port.take_tx_queue(queue.0)?);
+    let tap = TapQueue::find(&port, &rx, &pool)?;
+    Ok(OwnQueues { rx, tx, pool, tap })
 }
 
 /// The backend of that name, as the primary's status says it.

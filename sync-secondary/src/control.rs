@@ -2,7 +2,7 @@
 //!
 //! The sync thread publishes how it is, and takes commands when it looks after such things; neither waits for the other.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,9 +18,14 @@ use baton_common::sync::protocol::Comparison;
 use baton_common::sync::seal::Keyring;
 
 use crate::security::load_keys;
+use crate::succession::{Misstep, Succession};
+use crate::successor::Program;
 
 /// How long a command may take until the sync thread has carried it out.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a successor waits for the sync thread to give the part up.
+const GIVE_UP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the sync thread is to do.
 pub enum Command {
@@ -51,7 +56,9 @@ struct Board {
 pub struct Desk {
     board: Arc<Mutex<Board>>,
     orders: Receiver<Order>,
-    _server: Server,
+    succession: Arc<Succession>,
+    path: PathBuf,
+    server: Server,
 }
 
 /// The clients' end.
@@ -59,21 +66,56 @@ struct Clerk {
     board: Arc<Mutex<Board>>,
     orders: Mutex<Sender<Order>>,
     security: Security,
+    succession: Arc<Succession>,
+    successor: Program,
 }
 
 impl Desk {
-    /// Begins to listen. To be called before DPDK binds this thread to its CPU: the socket's threads are not to share it.
+    /// Begins to listen; as a successor beside the socket of who is in charge, until [`Desk::step_in`]. To be called before
+    /// DPDK binds this thread to its CPU: the socket's threads are not to share it.
     ///
     /// # Errors
     /// The socket cannot be made.
-    pub fn open(runtime: &Path, numa: NumaId, security: &Security) -> anyhow::Result<Desk> {
+    pub fn open(
+        runtime: &Path,
+        numa: NumaId,
+        security: &Security,
+        successor: Program,
+        succeeds: bool,
+    ) -> anyhow::Result<Desk> {
         let board = Arc::new(Mutex::new(Board::default()));
         let (sender, orders) = channel();
-        let clerk = Clerk { board: board.clone(), orders: Mutex::new(sender), security: security.clone() };
+        let succession = Arc::new(Succession::new());
+        let clerk = Clerk {
+            board: board.clone(),
+            orders: Mutex::new(sender),
+            security: security.clone(),
+            succession: succession.clone(),
+            successor,
+        };
         let path = sync_socket_path(runtime, numa);
-        let server = Server::start(&path, Arc::new(clerk))
-            .with_context(|| format!("listening on {}", path.display()))?;
-        Ok(Desk { board, orders, _server: server })
+        let first = if succeeds { path.with_extension("next.sock") } else { path.clone() };
+        let server = Server::start(&first, Arc::new(clerk))
+            .with_context(|| format!("listening on {}", first.display()))?;
+        Ok(Desk { board, orders, succession, path, server })
+    }
+
+    /// Takes the place of the predecessor's socket.
+    ///
+    /// # Errors
+    /// The socket cannot be moved.
+    pub fn step_in(&mut self) -> anyhow::Result<()> {
+        self.server.move_to(&self.path).with_context(|| format!("listening on {}", self.path.display()))
+    }
+
+    /// Leaves the socket's place to the successor.
+    pub fn step_down(&mut self) {
+        self.server.leave_path();
+    }
+
+    /// Who has this secondary's part.
+    pub fn succession(&self) -> &Succession {
+        &self.succession
     }
 
     /// Says how this secondary is, and how the comparison goes that it was asked for.
@@ -119,10 +161,13 @@ impl Clerk {
 }
 
 impl Handler for Clerk {
-    fn answer(&self, request: Request, _caller: u32) -> Result<Response, Refusal> {
+    fn answer(&self, request: Request, caller: u32) -> Result<Response, Refusal> {
         match request {
             Request::SyncStatus => {
-                let status = self.board.lock().unwrap_or_else(PoisonError::into_inner).status.clone();
+                let mut status = self.board.lock().unwrap_or_else(PoisonError::into_inner).status.clone();
+                if let Some(SyncStatus { succession, .. }) = &mut status {
+                    (succession.failures, succession.failure) = self.succession.failures();
+                }
                 let starting = || Refusal::new(RefusalCode::Busy, "the secondary is starting: try again");
                 status.map(|status| Response::Sync(Box::new(status))).ok_or_else(starting)
             }
@@ -136,20 +181,33 @@ impl Handler for Clerk {
                 let comparison = board.comparison.clone().ok_or_else(none)?;
                 Ok(Response::Comparison(Box::new(comparison)))
             }
+            Request::SyncHandOver => self.successor.succeed(&self.succession).map(Response::HandedOver),
+            Request::SyncGiveUp => done(self.succession.ask(caller, GIVE_UP_PATIENCE)),
+            Request::SyncTaken { silence_us } => done(self.succession.taken(caller, silence_us)),
             other => Err(not_mine(&other)),
         }
     }
 }
 
+fn done(step: Result<(), Misstep>) -> Result<Response, Refusal> {
+    step.map(|()| Response::Done)
+        .map_err(|misstep| Refusal::new(RefusalCode::NotPossible, misstep.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use baton_common::config::KeyFile;
-    use baton_common::control::{CallError, Callee, Client};
+    use baton_common::control::{CallError, Callee, Client, SuccessionStatus};
     use baton_common::sync::protocol::readiness::ReadyState;
 
     use super::*;
 
     const NUMA: NumaId = NumaId(3);
+
+    fn desk(runtime: &Path, security: &Security) -> anyhow::Result<Desk> {
+        let successor = Program { path: "/nonexistent".into(), arguments: vec![] };
+        Desk::open(runtime, NUMA, security, successor, false)
+    }
 
     fn client(runtime: &Path) -> Client {
         Client::connect(runtime, Callee::Secondary(NUMA), Duration::from_secs(10)).unwrap()
@@ -174,7 +232,7 @@ mod tests {
     #[test]
     fn what_is_published_is_what_clients_see() {
         let runtime = tempfile::tempdir().unwrap();
-        let desk = Desk::open(runtime.path(), NUMA, &Security::Off).unwrap();
+        let desk = desk(runtime.path(), &Security::Off).unwrap();
         let early = client(runtime.path()).sync_status().unwrap_err();
         assert!(early.to_string().contains("is starting"), "{early}");
 
@@ -186,6 +244,7 @@ mod tests {
             alarm: true,
             member: true,
             sessions_owned: 11,
+            succession: SuccessionStatus::default(),
             peers: vec![],
         };
         desk.publish(status.clone(), None);
@@ -196,7 +255,7 @@ mod tests {
     #[test]
     fn commands_are_done_when_the_sync_thread_has_done_them() {
         let runtime = tempfile::tempdir().unwrap();
-        let desk = Desk::open(runtime.path(), NUMA, &Security::Off).unwrap();
+        let desk = desk(runtime.path(), &Security::Off).unwrap();
 
         let (drained, orders) =
             call_while_working(runtime.path(), &desk, Request::SyncDrain { draining: true });
@@ -207,12 +266,42 @@ mod tests {
     }
 
     #[test]
+    fn a_successors_socket_stands_beside_until_it_steps_in() {
+        let runtime = tempfile::tempdir().unwrap();
+        let mut old = desk(runtime.path(), &Security::Off).unwrap();
+        let program = Program { path: "/nonexistent".into(), arguments: vec![] };
+        let mut new = Desk::open(runtime.path(), NUMA, &Security::Off, program, true).unwrap();
+        let refused = client(runtime.path()).hand_over().unwrap_err();
+        assert!(refused.to_string().contains("cannot be started"), "{refused}");
+        assert_eq!((old.succession().failures().0, new.succession().failures().0), (1, 0));
+
+        old.step_down();
+        new.step_in().unwrap();
+        drop(old);
+
+        client(runtime.path()).hand_over().unwrap_err();
+        assert_eq!(new.succession().failures().0, 1);
+        drop(new);
+        assert!(!sync_socket_path(runtime.path(), NUMA).exists());
+    }
+
+    #[test]
+    fn only_a_successor_may_ask_for_the_part() {
+        let runtime = tempfile::tempdir().unwrap();
+        let _desk = desk(runtime.path(), &Security::Off).unwrap();
+        for request in [Request::SyncGiveUp, Request::SyncTaken { silence_us: 0 }] {
+            let refused = client(runtime.path()).have_done(&request).unwrap_err();
+            assert!(refused.to_string().contains("was not started as the successor"), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_key_file_that_is_broken_changes_nothing() {
         let runtime = tempfile::tempdir().unwrap();
         let key_file = runtime.path().join("sync.key");
         KeyFile::generate().unwrap().create(&key_file).unwrap();
         let security = Security::Aead { key_file: key_file.clone() };
-        let desk = Desk::open(runtime.path(), NUMA, &security).unwrap();
+        let desk = desk(runtime.path(), &security).unwrap();
 
         let (reloaded, orders) = call_while_working(runtime.path(), &desk, Request::SyncKeys);
         assert!(reloaded.is_ok() && orders == 1);

@@ -19,8 +19,8 @@ use crate::foreign::accept;
 const BURST: usize = 8;
 
 /// This secondary's way in.
-pub struct Inlet {
-    queue: Option<RxQueue>,
+pub struct Inlet<'q> {
+    queue: Option<&'q mut RxQueue>,
     from_workers: Vec<Consumer>,
     /// One packet of a ring.
     packet: Vec<u8>,
@@ -29,31 +29,31 @@ pub struct Inlet {
 }
 
 /// This secondary's way out.
-pub enum Outlet {
+pub enum Outlet<'q> {
     /// A queue of its own, and the buffers for it.
-    Queue(TxQueue, Mempool),
+    Queue(&'q mut TxQueue, &'q Mempool),
     /// A ring to a worker.
     Ring(Producer),
 }
 
 /// The way in and out: by `queues` if the port gives any, else by the rings. `own` is the address and port that peers
 /// send to.
-pub fn open(
-    queues: Option<OwnQueues>,
+pub fn open<'q>(
+    queues: Option<&'q mut OwnQueues>,
     to_worker: Producer,
     from_workers: Vec<Consumer>,
     own: Endpoint,
     counters: &'static CounterBlock,
-) -> (Inlet, Outlet) {
+) -> (Inlet<'q>, Outlet<'q>) {
     let longest = from_workers.iter().map(Consumer::item_bytes).max().unwrap_or_default();
     let (queue, outlet) = match queues {
-        Some(OwnQueues { rx, tx, pool }) => (Some(rx), Outlet::Queue(tx, pool)),
+        Some(OwnQueues { rx, tx, pool, .. }) => (Some(rx), Outlet::Queue(tx, pool)),
         None => (None, Outlet::Ring(to_worker)),
     };
     (Inlet { queue, from_workers, packet: vec![0; longest], own, counters }, outlet)
 }
 
-impl Inlet {
+impl Inlet<'_> {
     /// Gives `take` the sender and the payload of each sync datagram that has come, a bounded number of them. Says whether
     /// anything had come at all.
     pub fn receive(&mut self, mut take: impl FnMut(IpAddr, &[u8])) -> bool {
@@ -85,7 +85,7 @@ impl Inlet {
     }
 }
 
-impl Outlet {
+impl Outlet<'_> {
     /// Sends a frame; `false` if there is no room for it now.
     pub fn send(&mut self, frame: &[u8]) -> bool {
         match self {

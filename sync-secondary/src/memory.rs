@@ -6,10 +6,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use baton_common::config::{Config, SyncDomain};
 use baton_common::counter::{CounterBlock, CounterFile};
-use baton_common::id::{SyncDomainId, WorkerId};
+use baton_common::id::{NumaId, SyncDomainId, WorkerId};
 use baton_common::session::table::{TableError, TableReader, TableWriter};
 use baton_common::shm::header::FileKind;
-use baton_common::shm::region::RegionError;
+use baton_common::shm::region::{Region, RegionError};
 use baton_common::shm::ring::{Consumer, Producer};
 use baton_common::sync::state::{self, SyncState};
 use baton_common::sync::tables::{SharedTables, WorkerTable};
@@ -27,6 +27,11 @@ pub struct Memory {
     pub from_workers: Vec<Consumer>,
     /// Frames that a worker sends on this secondary's behalf.
     pub to_worker: Producer,
+}
+
+/// What is mapped once for the life of the process: there is one writer of it, whoever has the part.
+#[derive(Clone, Copy)]
+pub struct Records {
     /// Where this secondary and its peers stand.
     pub state: &'static SyncState,
     /// The datagrams that it sent last.
@@ -35,7 +40,57 @@ pub struct Memory {
     pub counters: &'static CounterBlock,
 }
 
+impl Records {
+    /// Maps them. Nothing is written.
+    ///
+    /// # Errors
+    /// A file is missing, or of another version or geometry.
+    pub fn attach(config: &Config, id: SyncDomainId, domain: &SyncDomain) -> anyhow::Result<Records> {
+        let path = FileKind::SyncState.path(&config.paths.hugepages, domain.numa.0);
+        let state = state::attach(&path).context("attaching the sync state")?;
+        let ring = state::attach_ring(&path).context("attaching the datagrams that were sent last")?;
+        Ok(Records {
+            state: Box::leak(Box::new(state)),
+            ring: Box::leak(Box::new(ring)),
+            counters: attach_counters(config, id)?,
+        })
+    }
+
+    /// Begins or resumes this sender's life. For who has the part.
+    ///
+    /// # Errors
+    /// The machine's clock is not set.
+    pub fn begin(&self, numa: NumaId) -> anyhow::Result<()> {
+        let clock =
+            SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970: set it")?;
+        let boot_epoch = self.state.begin(clock.as_nanos() as u64);
+        tracing::info!(numa = numa.0, epoch = boot_epoch, "sync state");
+        Ok(())
+    }
+}
+
 impl Memory {
+    /// Looks whether everything is there and of this build, without taking anything from who has the part.
+    ///
+    /// # Errors
+    /// A file is missing, or of another version or geometry.
+    pub fn check(config: &Config, domain: &SyncDomain) -> anyhow::Result<()> {
+        let look = |kind: FileKind, number: u8| {
+            let path = kind.path(&config.paths.hugepages, number);
+            Region::open(&path, kind).map(drop).with_context(|| format!("checking {}", path.display()))
+        };
+        look(FileKind::RemoteTable, domain.numa.0)?;
+        look(FileKind::SyncTxRing, domain.numa.0)?;
+        for (number, worker) in (0u8..).zip(&config.workers) {
+            look(FileKind::LocalTable, number)?;
+            if worker.numa == domain.numa {
+                look(FileKind::EventRing, number)?;
+                look(FileKind::SyncRxRing, number)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Maps everything, and takes the remote table over: what a dead predecessor left half done is put right.
     ///
     /// # Errors
@@ -81,16 +136,7 @@ impl Memory {
         let to_worker =
             Producer::attach(&FileKind::SyncTxRing.path(directory, domain.numa.0), FileKind::SyncTxRing)
                 .context("attaching the ring to the worker")?;
-        let (state, ring) = attach_state(config, domain)?;
-        Ok(Memory {
-            tables,
-            sources,
-            from_workers,
-            to_worker,
-            state,
-            ring,
-            counters: attach_counters(config, id)?,
-        })
+        Ok(Memory { tables, sources, from_workers, to_worker })
     }
 }
 
@@ -105,21 +151,6 @@ fn take_over(path: &std::path::Path) -> Result<TableWriter, TableError> {
             outcome => return outcome,
         }
     }
-}
-
-/// The sync state, begun or resumed, and the datagrams sent last. They stay mapped for the life of the process.
-fn attach_state(
-    config: &Config,
-    domain: &SyncDomain,
-) -> anyhow::Result<(&'static SyncState, &'static [AtomicU64])> {
-    let path = FileKind::SyncState.path(&config.paths.hugepages, domain.numa.0);
-    let state: &'static SyncState =
-        Box::leak(Box::new(state::attach(&path).context("attaching the sync state")?));
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970: set it")?;
-    let boot_epoch = state.begin(clock.as_nanos() as u64);
-    tracing::info!(numa = domain.numa.0, epoch = boot_epoch, "sync state");
-    let ring = state::attach_ring(&path).context("attaching the datagrams that were sent last")?;
-    Ok((state, Box::leak(Box::new(ring))))
 }
 
 /// This secondary's counters. They stay mapped for the life of the process.

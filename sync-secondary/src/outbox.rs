@@ -13,27 +13,16 @@ use crate::link::Outlet;
 /// Bytes of an Ethernet header with one VLAN tag.
 const ETHERNET_BYTES_MAX: usize = 18;
 
-/// Addresses datagrams and sends them.
-pub struct Outbox {
-    outlet: Outlet,
+/// The peers' link-layer addresses, as the kernel knows them.
+pub struct Neighbourhood {
     neighbours: NeighbourReader,
     resolver: Resolver,
-    mac: MacAddress,
-    own: Endpoint,
-    frame: Vec<u8>,
 }
 
-impl Outbox {
-    /// An outbox that sends from `own` and `mac`; `mtu` is the sync network's.
-    pub fn new(outlet: Outlet, mirror: &Mirror, mac: MacAddress, own: Endpoint, mtu: u16) -> Outbox {
-        Outbox {
-            outlet,
-            neighbours: NeighbourReader::new(mirror.neighbours()),
-            resolver: mirror.resolver(),
-            mac,
-            own,
-            frame: vec![0; usize::from(mtu) + ETHERNET_BYTES_MAX],
-        }
+impl Neighbourhood {
+    /// The neighbourhood that is mirrored.
+    pub fn new(mirror: &Mirror) -> Neighbourhood {
+        Neighbourhood { neighbours: NeighbourReader::new(mirror.neighbours()), resolver: mirror.resolver() }
     }
 
     /// The link-layer address of the next hop to a peer; one that is not known is asked for.
@@ -55,17 +44,54 @@ impl Outbox {
     }
 }
 
-impl Transmit for Outbox {
+/// Addresses datagrams and sends them.
+pub struct Outbox<'q> {
+    outlet: Outlet<'q>,
+    neighbourhood: Neighbourhood,
+    mac: MacAddress,
+    own: Endpoint,
+    frame: Vec<u8>,
+    sent: u64,
+}
+
+impl<'q> Outbox<'q> {
+    /// An outbox that sends from `own` and `mac`; `mtu` is the sync network's.
+    pub fn new(outlet: Outlet<'q>, mirror: &Mirror, mac: MacAddress, own: Endpoint, mtu: u16) -> Outbox<'q> {
+        Outbox {
+            outlet,
+            neighbourhood: Neighbourhood::new(mirror),
+            mac,
+            own,
+            frame: vec![0; usize::from(mtu) + ETHERNET_BYTES_MAX],
+            sent: 0,
+        }
+    }
+
+    /// Whether a datagram to each of these peers could be sent now.
+    pub fn knows_all(&mut self, peers: &[IpAddr]) -> bool {
+        self.neighbourhood.knows_all(peers)
+    }
+
+    /// Datagrams that the link took.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+}
+
+impl Transmit for Outbox<'_> {
     fn transmit(&mut self, peer: IpAddr, payload: &[u8]) -> Transmission {
         let destination = Endpoint { address: peer.into(), port: self.own.port };
-        let Some(next_hop_mac) = self.next_hop_mac(destination.address) else {
+        let Some(next_hop_mac) = self.neighbourhood.next_hop_mac(destination.address) else {
             return Transmission::NoNeighbour;
         };
         let path = UdpPath { source_mac: self.mac, next_hop_mac, source: self.own, destination };
         // The frame holds the largest payload, and a validated configuration has sync addresses of one family.
         let Ok(length) = path.write(&mut self.frame, payload) else { return Transmission::QueueFull };
         match self.outlet.send(&self.frame[..length]) {
-            true => Transmission::Sent,
+            true => {
+                self.sent += 1;
+                Transmission::Sent
+            }
             false => Transmission::QueueFull,
         }
     }

@@ -74,6 +74,11 @@ enum Action {
         /// One process; both if left out
         role: Option<Role>,
     },
+    /// Have a node's secondary hand over to a successor, as `systemctl reload` does
+    HandOver {
+        /// The node, such as n1
+        node: Host,
+    },
     /// Make a dead node forget everything, as a machine does that loses its power
     Forget {
         /// The node, such as n1
@@ -152,6 +157,10 @@ fn act(name: &str, action: Action) -> Result<ExitCode> {
         Action::Exec { host, command } => exec(name, host, &command)?,
         Action::Kill { node, role } => kill(name, node, role)?,
         Action::Start { node, role } => start(name, node, role)?,
+        Action::HandOver { node } => {
+            let lab = Lab::load(&dir_of(name))?;
+            node::hand_over(&lab.dir, node_number(&lab, node)?)?;
+        }
         Action::Forget { node } => {
             let lab = Lab::load(&dir_of(name))?;
             node::forget(&lab, node_number(&lab, node)?)?;

@@ -11,11 +11,11 @@ use baton_common::control::{Callee, Client, Request};
 use baton_common::id::NumaId;
 use baton_common::runtime::ready_path;
 
-use crate::command::run_to_end;
+use crate::command::{run_command, run_to_end};
 use crate::host::Host;
 use crate::netns;
 use crate::node_config;
-use crate::process::{Process, spawn, tail};
+use crate::process::{Process, ProcessId, spawn, tail};
 use crate::state::{Lab, Locked};
 
 /// How long a process may take from its start until it says that it is ready.
@@ -24,6 +24,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const SYNC_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long a secondary may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a hand-over may take.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(50);
 /// How long a secondary may take to leave after its primary died.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long `baton-hugepages` may take.
@@ -150,6 +152,37 @@ pub fn start(dir: &Path, node: u16, role: Role) -> Result<Started> {
     Ok(Started { executed, ready: Instant::now() })
 }
 
+/// Has a node's secondary hand over to a successor, and notes the process that it names as the main one from then on.
+///
+/// # Errors
+/// If the successor fails: the old one is in charge as before.
+pub fn hand_over(dir: &Path, node: u16) -> Result<()> {
+    let mut locked = Locked::open(dir)?;
+    let lab = &locked.lab;
+    let notify = NotifySocket::bind(&lab.host_dir(Host::Node(node)).join(format!("{}.notify", Role::Sync)))?;
+    let mut command = Command::new(binary(lab, "batonctl")?);
+    command.arg("--config").arg(config_path(lab, node)).args(["sync", "hand-over"]);
+    run_command(command, HAND_OVER_TIMEOUT)?;
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let pid = loop {
+        match notify.main_pid() {
+            Some(pid) => break pid,
+            None if Instant::now() > deadline => bail!("no main process was named after the hand-over"),
+            None => {}
+        }
+    };
+    let id = ProcessId::of(pid).with_context(|| format!("the successor, process {pid}, is gone"))?;
+    let key = process_key(node, Role::Sync);
+    let old = locked.lab.processes.get_mut(&key).context("the secondary was never started")?;
+    let predecessor = std::mem::replace(&mut old.id, id);
+    locked.save()?;
+    drop(locked);
+    if !predecessor.wait_gone(ANSWER_TIMEOUT) {
+        bail!("process {} is still there after it was succeeded", predecessor.pid);
+    }
+    Ok(())
+}
+
 /// Waits until the node holds what the others have, as whoever announces its routes should.
 ///
 /// # Errors
@@ -269,9 +302,19 @@ impl NotifySocket {
 
     /// If readiness was reported within the read timeout.
     fn is_ready(&self) -> bool {
+        self.heard().is_some_and(|text| text.lines().any(|line| line == "READY=1"))
+    }
+
+    /// The process that was named as the main one within the read timeout.
+    fn main_pid(&self) -> Option<u32> {
+        self.heard()?.lines().find_map(|line| line.strip_prefix("MAINPID=")?.parse().ok())
+    }
+
+    /// What was reported within the read timeout.
+    fn heard(&self) -> Option<String> {
         let mut buffer = [0; 4096];
-        let Ok(length) = self.socket.recv(&mut buffer) else { return false };
-        String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == "READY=1")
+        let length = self.socket.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
     }
 }
 

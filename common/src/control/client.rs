@@ -10,8 +10,8 @@ use thiserror::Error;
 
 use super::line::{Line, Lines};
 use super::{
-    RESPONSE_BYTES_MAX, Refusal, Request, Response, ServiceStatus, Status, SyncStatus, socket_path,
-    sync_socket_path,
+    HandedOver, RESPONSE_BYTES_MAX, Refusal, Request, Response, ServiceStatus, Status, SyncStatus,
+    socket_path, sync_socket_path,
 };
 use crate::id::NumaId;
 use crate::sync::protocol::Comparison;
@@ -163,13 +163,14 @@ impl Client {
         }
     }
 
-    /// Asks to attach this process to DPDK as the secondary of a NUMA node, and waits until it may.
+    /// Asks to attach this process to DPDK as the secondary of a NUMA node, or as the successor of the one that lives, and waits
+    /// until it may.
     ///
     /// # Errors
     /// As [`Client::call`], or the primary refused. After a timeout or [`RefusalCode::Busy`](super::RefusalCode::Busy)
     /// it is safe to ask again, never to attach.
-    pub fn attach_secondary(&mut self, numa: NumaId) -> Result<(), CallError> {
-        match self.call(&Request::AttachSecondary { numa, pid: std::process::id() })? {
+    pub fn attach_secondary(&mut self, numa: NumaId, succeeds: bool) -> Result<(), CallError> {
+        match self.call(&Request::AttachSecondary { numa, pid: std::process::id(), succeeds })? {
             Response::AttachGranted { numa: granted } if granted == numa => Ok(()),
             other => Err(self.unexpected(other)),
         }
@@ -204,6 +205,17 @@ impl Client {
     pub fn comparison(&mut self) -> Result<Comparison, CallError> {
         match self.call(&Request::SyncComparison)? {
             Response::Comparison(comparison) => Ok(*comparison),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Asks a secondary to hand its part over to a successor, and waits until that is done.
+    ///
+    /// # Errors
+    /// As [`Client::call`], or the successor failed: the old one is in charge as before.
+    pub fn hand_over(&mut self) -> Result<HandedOver, CallError> {
+        match self.call(&Request::SyncHandOver)? {
+            Response::HandedOver(done) => Ok(done),
             other => Err(self.unexpected(other)),
         }
     }

@@ -60,6 +60,9 @@ pub enum Request {
         numa: NumaId,
         /// Its process id. It must be the caller's own.
         pid: u32,
+        /// The secondary that serves the NUMA node lives, and is to give its part up to this one.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        succeeds: bool,
     },
     /// That secondary has attached. Answered by [`Response::SecondaryNoted`].
     SecondaryReady {
@@ -86,6 +89,16 @@ pub enum Request {
     },
     /// How the last comparison goes. Answered by [`Response::Comparison`].
     SyncComparison,
+    /// Start a successor from the program on disk and give it this secondary's part once it is ready. Answered by
+    /// [`Response::HandedOver`] when that is done; refused with the reason if the successor failed, and then nothing has changed.
+    SyncHandOver,
+    /// The successor is ready and wants its predecessor's part. Answered by [`Response::Done`] when it was given up.
+    SyncGiveUp,
+    /// The successor has the part. Answered by [`Response::Done`]; the predecessor leaves.
+    SyncTaken {
+        /// How long no datagram was taken or sent, microseconds.
+        silence_us: u64,
+    },
 }
 
 impl Request {
@@ -101,6 +114,9 @@ impl Request {
         "sync_keys",
         "sync_compare",
         "sync_comparison",
+        "sync_hand_over",
+        "sync_give_up",
+        "sync_taken",
     ];
 }
 
@@ -123,6 +139,8 @@ pub enum Response {
     Sync(Box<SyncStatus>),
     /// To [`Request::SyncComparison`].
     Comparison(Box<Comparison>),
+    /// To [`Request::SyncHandOver`].
+    HandedOver(HandedOver),
     /// To what has nothing else to say.
     Done,
     /// To a request that was not carried out.
@@ -183,6 +201,18 @@ pub struct Status {
     pub secondaries: Vec<SecondaryStatus>,
     /// Whether sessions are synchronised with other nodes.
     pub sync_enabled: bool,
+    /// What of DPDK's heap is in use.
+    #[serde(default)]
+    pub heap: HeapStatus,
+}
+
+/// What of DPDK's heap is in use. It does not grow while the primary runs, whatever becomes of secondaries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeapStatus {
+    /// Bytes, headers included.
+    pub bytes: u64,
+    /// Allocations.
+    pub elements: u64,
 }
 
 /// Which node a primary is.
@@ -213,8 +243,35 @@ pub struct SyncStatus {
     pub member: bool,
     /// Sessions that the peers were told are this node's.
     pub sessions_owned: u32,
+    /// How it came to its part, and what became of those that were to succeed it.
+    #[serde(default)]
+    pub succession: SuccessionStatus,
     /// How each peer is.
     pub peers: Vec<PeerView>,
+}
+
+/// A hand-over from one secondary to the next that is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOver {
+    /// The successor's process.
+    pub pid: u32,
+    /// How long no datagram was taken or sent, microseconds.
+    pub silence_us: u64,
+}
+
+/// How a secondary came to its part, and what became of those that were to succeed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuccessionStatus {
+    /// Whether its predecessor gave its part up, rather than having ended.
+    pub handed_over: bool,
+    /// Microseconds from the predecessor's last look at its queues to this one's first; nothing if there was none before.
+    pub silence_us: Option<u64>,
+    /// Microseconds from there to the first datagram that this one took or sent.
+    pub first_datagram_us: Option<u64>,
+    /// Successors that have failed.
+    pub failures: u32,
+    /// Why the last one failed.
+    pub failure: Option<String>,
 }
 
 /// The port that carries the traffic.
@@ -256,6 +313,15 @@ pub struct SecondaryStatus {
     pub pid: Option<u32>,
     /// It has said that it is ready, and lives.
     pub attached: bool,
+    /// The process that is to take its part, if there is one.
+    #[serde(default)]
+    pub successor: Option<u32>,
+    /// Packet buffers of its pool.
+    #[serde(default)]
+    pub buffers: u32,
+    /// Those that are free. Its receive queue holds one for each descriptor.
+    #[serde(default)]
+    pub buffers_free: u32,
 }
 
 /// A balanced service.
@@ -290,7 +356,7 @@ mod tests {
 
     #[test]
     fn requests_and_responses_look_as_documented() {
-        let request = Request::AttachSecondary { numa: NumaId(0), pid: 4711 };
+        let request = Request::AttachSecondary { numa: NumaId(0), pid: 4711, succeeds: false };
         let text = r#"{"request":"attach_secondary","numa":0,"pid":4711}"#;
         assert_eq!(serde_json::to_string(&request).unwrap(), text);
         assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
@@ -307,7 +373,7 @@ mod tests {
         let requests = [
             Request::Status,
             Request::Services,
-            Request::AttachSecondary { numa: NumaId(0), pid: 1 },
+            Request::AttachSecondary { numa: NumaId(0), pid: 1, succeeds: true },
             Request::SecondaryReady { numa: NumaId(0) },
             Request::SyncStatus,
             Request::SyncDrain { draining: true },
@@ -315,6 +381,9 @@ mod tests {
             Request::SyncKeys,
             Request::SyncCompare { node: NodeId(2) },
             Request::SyncComparison,
+            Request::SyncHandOver,
+            Request::SyncGiveUp,
+            Request::SyncTaken { silence_us: 1 },
         ];
 
         let names = requests.map(|request| {

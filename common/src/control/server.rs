@@ -43,6 +43,7 @@ pub fn not_mine(request: &Request) -> Refusal {
 /// the socket; clients that are being served keep their threads until they time out.
 pub struct Server {
     path: PathBuf,
+    owns_path: bool,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -66,7 +67,25 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || accept(&listener, &handler, &stopped))?;
-        Ok(Server { path: path.into(), stop, thread: Some(thread) })
+        Ok(Server { path: path.into(), owns_path: true, stop, thread: Some(thread) })
+    }
+}
+
+impl Server {
+    /// Moves the socket to another path, and takes the place of one that is there, so that somebody listens at any time.
+    ///
+    /// # Errors
+    /// The socket cannot be moved.
+    pub fn move_to(&mut self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        self.path = path.into();
+        self.owns_path = true;
+        Ok(())
+    }
+
+    /// Notes that another process is about to listen at this path: the socket there is not this one's to remove.
+    pub fn leave_path(&mut self) {
+        self.owns_path = false;
     }
 }
 
@@ -76,7 +95,9 @@ impl Drop for Server {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(&self.path);
+        if self.owns_path {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -169,7 +190,7 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::super::{CallError, Callee, Client, NodeStatus, PortStatus, Status, socket_path};
+    use super::super::{CallError, Callee, Client, HeapStatus, NodeStatus, PortStatus, Status, socket_path};
     use super::*;
     use crate::id::{NodeId, NumaId};
 
@@ -199,6 +220,7 @@ mod tests {
                 workers: vec![],
                 secondaries: vec![],
                 sync_enabled: true,
+                heap: HeapStatus::default(),
             }
         }
     }
@@ -258,7 +280,7 @@ mod tests {
 
         assert_eq!(client.status().unwrap(), Recorder::status());
         assert_eq!(client.services().unwrap(), []);
-        client.attach_secondary(NumaId(0)).unwrap();
+        client.attach_secondary(NumaId(0), false).unwrap();
         client.secondary_ready(NumaId(0)).unwrap();
 
         let pid = std::process::id();
@@ -271,7 +293,7 @@ mod tests {
     fn a_refusal_reaches_the_client_with_its_reason() {
         let fixture = Fixture::new();
 
-        let error = fixture.client().attach_secondary(NumaId(3)).unwrap_err();
+        let error = fixture.client().attach_secondary(NumaId(3), false).unwrap_err();
 
         let CallError::Refused { callee: Callee::Primary, refusal } = &error else { panic!("{error}") };
         assert_eq!(refusal.code, RefusalCode::NotPossible);

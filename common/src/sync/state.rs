@@ -5,7 +5,7 @@
 //! 8      last sequence number used, per stream (4 × u64)
 //! 40     1 once this node was ready, since the file was made (u64)
 //! 48     1 while an operator wants this node to draw no traffic (u64)
-//! 56     0 (u64)
+//! 56     when its writer looked at its queues last, µs of this machine's monotonic clock; 0 before the first time (u64)
 //! 64     512 peers, 640 bytes each:
 //!          0  identity (u32): node | numa << 16; 0 if the slot is free
 //!          4  1 once the peer has given back what it held of this node's sessions; 2 once it says that it has back its own (u32)
@@ -36,7 +36,7 @@ use crate::id::{NodeId, NumaId};
 use crate::shm::header::{FileKind, FileSpec, HEADER_BYTES};
 use crate::shm::region::{Region, RegionError};
 use crate::shm::shared::{Mapped, Shared};
-use crate::time::Millis;
+use crate::time::{Micros, Millis};
 
 /// Senders whose positions can be kept: 64 nodes with 8 NUMA nodes each.
 pub const PEERS_MAX: usize = 512;
@@ -56,7 +56,7 @@ pub struct SyncState {
     last_sequence: [AtomicU64; STREAMS_MAX],
     was_ready: AtomicU64,
     draining: AtomicU64,
-    reserved: AtomicU64,
+    last_turn_us: AtomicU64,
     peers: [PeerState; PEERS_MAX],
 }
 
@@ -81,6 +81,7 @@ const _: () = {
     assert!(std::mem::offset_of!(PeerState, rejects) == 56);
     assert!(std::mem::offset_of!(PeerState, streams) == 64);
     assert!(std::mem::offset_of!(SyncState, last_sequence) == 8);
+    assert!(std::mem::offset_of!(SyncState, last_turn_us) == 56);
     assert!(std::mem::offset_of!(SyncState, peers) == 64);
     assert!(size_of::<SyncState>() == 64 + 640 * PEERS_MAX);
 };
@@ -174,7 +175,7 @@ impl SyncState {
             last_sequence: zeros(),
             was_ready: AtomicU64::new(0),
             draining: AtomicU64::new(0),
-            reserved: AtomicU64::new(0),
+            last_turn_us: AtomicU64::new(0),
             peers: [const { PeerState::new() }; PEERS_MAX],
         }
     }
@@ -185,6 +186,7 @@ impl SyncState {
         self.boot_epoch.store(0, Ordering::Relaxed);
         self.was_ready.store(0, Ordering::Relaxed);
         self.draining.store(0, Ordering::Relaxed);
+        self.last_turn_us.store(0, Ordering::Relaxed);
         self.last_sequence.iter().for_each(|word| word.store(0, Ordering::Relaxed));
         self.peers.iter().for_each(|peer| peer.take(0));
     }
@@ -217,6 +219,20 @@ impl SyncState {
     /// This sender's boot epoch; 0 before the first [`begin`](SyncState::begin).
     pub fn boot_epoch(&self) -> u64 {
         self.boot_epoch.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the writer looks at its queues now.
+    #[inline]
+    pub fn set_last_turn(&self, now: Micros) {
+        self.last_turn_us.store(now.0, Ordering::Relaxed);
+    }
+
+    /// When a writer looked at its queues last, if one ever did.
+    pub fn last_turn(&self) -> Option<Micros> {
+        match self.last_turn_us.load(Ordering::Relaxed) {
+            0 => None,
+            us => Some(Micros(us)),
+        }
     }
 
     /// Takes the next sequence number of a stream.

@@ -57,7 +57,7 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use baton_common::control::SyncStatus;
+    use baton_common::control::{SuccessionStatus, SyncStatus};
     use baton_common::id::NumaId;
     use baton_common::sync::protocol::readiness::ReadyState;
 
@@ -72,6 +72,7 @@ mod tests {
             alarm: false,
             member: true,
             sessions_owned: 0,
+            succession: SuccessionStatus::default(),
             peers: vec![],
         };
         Reading { sync: pid.map(status).into_iter().collect(), ..Reading::default() }

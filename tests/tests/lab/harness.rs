@@ -110,6 +110,36 @@ impl Lab {
         self.run(&[&["start", node], role].concat());
     }
 
+    /// Has node `number`'s secondary hand over to a successor; returns how that one came to its part.
+    pub fn hand_over(&self, number: u16) -> Value {
+        self.run(&["hand-over", &format!("n{number}")]);
+        self.succession(number)
+    }
+
+    /// Has node `number`'s secondary try to hand over to a successor that fails; returns what `batonctl` says.
+    pub fn hand_over_in_vain(&self, number: u16) -> String {
+        let output = self.batonctl_command(number, &["sync", "hand-over"]).output().expect("batonctl starts");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// How node `number`'s secondary came to its part, and what became of those that were to succeed it.
+    pub fn succession(&self, number: u16) -> Value {
+        self.batonctl(number, &["sync", "show"])["domains"][0]["succession"].clone()
+    }
+
+    /// Waits until `batonctl sessions diff` finds no difference between node `number` and `peer`.
+    pub fn wait_no_difference(&self, number: u16, peer: u16) {
+        wait_for(20, "the sessions of both nodes to be equal", || {
+            let output = self.batonctl_command(number, &["sessions", "diff", &peer.to_string()]).output();
+            let output = output.expect("batonctl starts");
+            match output.status.success() {
+                true => Ok(()),
+                false => Err(format!("{output:?}")),
+            }
+        });
+    }
+
     /// Waits until node `number` holds what the others have. That does not make the router send anything to it.
     pub fn wait_in_sync(&self, number: u16) {
         let file = ready_path(&self.node_directory(number).join("run"), NumaId(0));

@@ -1,5 +1,7 @@
 //! Tombstones: sessions that have ended a short while ago, so that late news of them resurrects nothing.
 
+use zerocopy::FromZeros;
+
 use crate::id::Generation;
 use crate::shm::index::prefetch_read;
 use crate::time::Millis;
@@ -8,7 +10,7 @@ use crate::time::Millis;
 const WAYS: usize = 4;
 
 /// What is left of a session: 24 bytes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, FromZeros)]
 struct Tombstone {
     /// The key's hash; a key that shares it is told apart from this one for as long as the tombstone lasts, by nobody.
     key_hash: u64,
@@ -30,7 +32,10 @@ impl Tombstones {
     /// Room for at least this many.
     pub fn new(capacity: u32) -> Tombstones {
         let buckets = (capacity as usize).div_ceil(WAYS).next_power_of_two();
-        Tombstones { places: vec![[Tombstone::default(); WAYS]; buckets], evicted: 0, last_until: Millis(0) }
+        // Zeros of the kernel's: nobody waits for megabytes to be written while a secondary takes its part.
+        let places = <[Tombstone; WAYS]>::new_vec_zeroed(buckets);
+        let places = places.unwrap_or_else(|_| vec![FromZeros::new_zeroed(); buckets]);
+        Tombstones { places, evicted: 0, last_until: Millis(0) }
     }
 
     fn bucket(&self, key_hash: u64) -> usize {

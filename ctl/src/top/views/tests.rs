@@ -1,4 +1,4 @@
-use baton_common::control::{RealServerStatus, ServiceStatus, SyncStatus};
+use baton_common::control::{RealServerStatus, ServiceStatus, SuccessionStatus, SyncStatus};
 use baton_common::id::NodeId;
 use baton_common::sync::protocol::readiness::ReadyState;
 use baton_common::sync::wire::NodeState;
@@ -84,6 +84,7 @@ fn reading(seconds: u64, grown: u64) -> Reading {
             alarm: false,
             member: true,
             sessions_owned: 0,
+            succession: SuccessionStatus::default(),
             peers: vec![peer_view()],
         }],
         peers: vec![(NumaId(0), snapshot(100 * grown))],
