@@ -102,7 +102,7 @@ impl<'p> Secondary<'p> {
     /// # Errors
     /// Something cannot be mapped, or somebody else has it.
     pub fn new(post: &'p mut Post<'_>, predecessor: Option<Predecessor>) -> anyhow::Result<Secondary<'p>> {
-        let Post { config, id, domain, records, queues, mac, mirror, desk, announcer, keyring } = post;
+        let Post { config, id, domain, records, queues, mac, mirror, desk, announcer, keyring, .. } = post;
         let Memory { tables, sources, from_workers, to_worker } = Memory::attach(config, *id, domain)?;
         records.begin(domain.numa)?;
         let Records { state, ring, counters } = *records;
