@@ -156,9 +156,15 @@ mod tests {
     #[test]
     fn what_a_dead_successor_has_started_keeps_nobody_waiting() {
         let began = Instant::now();
-        let said = failure(&shell("sleep 20 & exit 3"));
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pid");
+        let said = failure(&shell(&format!("sleep 20 & echo $! > {}; exit 3", file.display())));
+        let waited = began.elapsed();
+        let pid = std::fs::read_to_string(file).unwrap().trim().parse().ok();
+        let child = pid.and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
         assert!(said.contains("exit status: 3"), "{said}");
-        assert!(began.elapsed() < Duration::from_secs(15));
+        assert!(waited < Duration::from_secs(15));
     }
 
     #[test]
