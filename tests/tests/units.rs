@@ -1,49 +1,13 @@
 //! `make install`, and what systemd thinks of the units that it installs.
 
+mod install;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
+use install::{make, text, workspace};
 use tempfile::TempDir;
-
-/// What is installed.
-const BINARIES: [&str; 4] = ["baton-hugepages", "baton-primary", "baton-sync", "batonctl"];
-
-fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests' package lies in the workspace")
-}
-
-/// The directory with the binaries of this build: the one above this test's own.
-fn built() -> PathBuf {
-    let own = std::env::current_exe().expect("a path to this test");
-    let directory = own.ancestors().nth(2).expect("…/deps/units").to_path_buf();
-    for binary in BINARIES {
-        assert!(
-            directory.join(binary).exists(),
-            "{binary} is not built: run `cargo build --workspace` first"
-        );
-    }
-    directory
-}
-
-/// Runs `make` on a root of its own, with this build's binaries.
-fn make(target: &str, root: &Path, variables: &[&str]) -> Output {
-    let output = Command::new("make")
-        .arg(target)
-        .arg(format!("DESTDIR={}", root.display()))
-        .arg(format!("BUILT={}", built().display()))
-        .args(variables)
-        .current_dir(workspace())
-        .env_remove("MAKEFLAGS")
-        .output()
-        .expect("make starts");
-    assert!(output.status.success(), "make {target}: {}", text(&output));
-    output
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
 
 /// A root with Baton installed.
 fn installed() -> TempDir {
@@ -162,4 +126,39 @@ fn uninstall_leaves_an_edited_config() {
     fs::write(root.path().join("etc/baton/baton.ron"), "edited").expect("the config is writable");
     make("uninstall", root.path(), &[]);
     assert_eq!(files(root.path()), [PathBuf::from("etc/baton/baton.ron")]);
+}
+
+/// The most that `systemd-analyze security` may say of a unit, in tenths: 0 is a service that can do nothing, 100 one that can do
+/// everything. A unit that becomes tighter lowers its limit here.
+const EXPOSURE_LIMITS: [(&str, u32); 3] =
+    [("baton-hugepages.service", 37), ("baton-primary.service", 22), ("baton-sync@.service", 21)];
+
+/// What it says of the unit at `path`, in tenths.
+fn exposure(path: &Path) -> u32 {
+    let mut command = Command::new("systemd-analyze");
+    command.args(["security", "--no-pager", "--offline=true"]).arg(path).env("LC_ALL", "C");
+    let output = text(&command.output().expect("systemd-analyze starts"));
+    let level = output.lines().find(|line| line.contains("Overall exposure level")).expect(&output);
+    let (_, figure) = level.rsplit_once(": ").expect(&output);
+    let figure = figure.split(' ').next().expect("a figure").replace('.', "");
+    figure.parse().expect(&output)
+}
+
+#[test]
+fn units_are_no_more_exposed_than_they_have_to_be() {
+    for (unit, limit) in EXPOSURE_LIMITS {
+        let found = exposure(&workspace().join("systemd").join(unit));
+        assert!(found <= limit, "{unit}: {found} tenths, the limit is {limit}");
+    }
+}
+
+#[test]
+fn a_unit_without_a_limit_on_its_capabilities_exceeds_its_limit() {
+    let directory = TempDir::new().expect("a temporary directory");
+    for (unit, limit) in EXPOSURE_LIMITS {
+        let text = fs::read_to_string(workspace().join("systemd").join(unit)).expect("the unit");
+        let loose = directory.path().join(unit);
+        fs::write(&loose, text.replace("CapabilityBoundingSet=", "#")).expect("a file");
+        assert!(exposure(&loose) > limit, "{unit}");
+    }
 }
