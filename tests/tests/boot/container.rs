@@ -118,7 +118,8 @@ impl Container {
     /// What the journal has of Baton's units and of systemd about them.
     pub fn journal(&self) -> String {
         let units = ["--unit=baton-hugepages", "--unit=baton-primary", "--unit=baton-sync@0"];
-        let mut command = self.command(&["journalctl", "--no-pager", "--quiet", "--output=short-monotonic"]);
+        let words = ["journalctl", "--no-pager", "--quiet", "--utc", "--output=short-iso-precise"];
+        let mut command = self.command(&words);
         text(&command.args(units).output().expect("nsenter starts"))
     }
 
