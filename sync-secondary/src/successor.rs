@@ -173,23 +173,31 @@ mod tests {
         assert!(said.contains("/nonexistent/baton-sync cannot be started"), "{said}");
     }
 
+    /// Has the successor that is being started ask for the part, and gives it; returns its process.
+    fn give_the_part(succession: &Succession) -> u32 {
+        let pid = loop {
+            match succession.stage() {
+                Stage::Preparing(pid) => break pid,
+                _ => std::thread::yield_now(),
+            }
+        };
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| succession.ask(pid, Duration::from_secs(20)));
+            while !succession.give_up() {
+                std::thread::yield_now();
+            }
+            asked.join().unwrap().unwrap();
+        });
+        pid
+    }
+
     #[test]
     fn a_successor_that_ends_after_it_was_given_the_part_leaves_it_to_the_old_one() {
         let succession = &Succession::new();
         let program = shell("exec sleep 60");
         std::thread::scope(|scope| {
             let done = scope.spawn(|| program.succeed(succession));
-            let pid = loop {
-                match succession.stage() {
-                    Stage::Preparing(pid) => break pid,
-                    _ => std::thread::yield_now(),
-                }
-            };
-            let asked = scope.spawn(move || succession.ask(pid, Duration::from_secs(20)));
-            while !succession.give_up() {
-                std::thread::yield_now();
-            }
-            asked.join().unwrap().unwrap();
+            let pid = give_the_part(succession);
             let number = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).unwrap();
             rustix::process::kill_process(number, rustix::process::Signal::KILL).unwrap();
             assert!(done.join().unwrap().is_err());
@@ -203,17 +211,7 @@ mod tests {
         let program = shell("exec sleep 1");
         std::thread::scope(|scope| {
             let done = scope.spawn(|| program.succeed(succession));
-            let pid = loop {
-                match succession.stage() {
-                    Stage::Preparing(pid) => break pid,
-                    _ => std::thread::yield_now(),
-                }
-            };
-            let asked = scope.spawn(move || succession.ask(pid, Duration::from_secs(20)));
-            while !succession.give_up() {
-                std::thread::yield_now();
-            }
-            asked.join().unwrap().unwrap();
+            let pid = give_the_part(succession);
             succession.taken(pid, 9).unwrap();
             assert_eq!(done.join().unwrap().unwrap(), HandedOver { pid, silence_us: 9 });
         });

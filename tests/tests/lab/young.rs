@@ -1,4 +1,4 @@
-//! Connections that were opened in the very moment in which their node died.
+//! Connections that were opened in the very moment in which their node died, or the router sent their packets elsewhere.
 //!
 //! A connection is lost with its node if the client takes it for open and no peer was told of it. The client does so when it gets the
 //! server's SYN-ACK; the peers are told when the client's answer to that has come to the node, the event has gone through the ring,
@@ -8,6 +8,8 @@
 //!
 //! On an idle machine this gap is a fraction of a millisecond and a round trip to the client; where all of a lab's processes
 //! share a few CPUs it lasts until each had its turn.
+//!
+//! When it is the router that changes its mind in this gap, the node is still there to be asked: nothing is lost.
 
 use std::collections::BTreeSet;
 
